@@ -40,7 +40,7 @@ def create(
     Raises:
         AvatarError: The video or an option is unsuitable, or one of the folders is in use.
     """
-    from avatar.data.consent import of_folder
+    from avatar.data.consent import hand_on
     from avatar.preprocess import pipeline
     from avatar.preprocess.config import check
     from avatar.train import run as training
@@ -57,8 +57,7 @@ def create(
         times.append(time.perf_counter())
         if RunInfo.read(run).finished:
             log.info(f"{run} is already trained.")
-            if not of_folder(run).stated:
-                of_folder(person).write(run)
+            hand_on(person, run)
         else:
             training.train(replace(train, resume=(run / CONFIG).is_file()))
         times.append(time.perf_counter())
@@ -107,14 +106,24 @@ def refuse_other_avatar(video: Path, prepare: PrepareConfig, train: TrainConfig)
     run, person = Path(train.out), Path(train.person)
     if not (run / CONFIG).is_file() or not (RunInfo.read(run).finished or (run / CHECKPOINT).is_file()):
         return  # nothing is trained that could be lost
-    kept = from_file(run / CONFIG, person=person, out=run)
+    kept, finished = from_file(run / CONFIG, person=person, out=run), RunInfo.read(run).finished
     whose = {"why": "Nothing was changed.", "fix": "Choose another --out, or remove that folder."}
     if kept.person.name != person.name:  # wherever both lie now
         raise AvatarError(f"{run} was trained from {kept.person}, not by `avatar create`.", **whose)
-    if (earlier := settings(kept)) != (now := settings(train)):
+    earlier, now = settings(kept), settings(train)
+    if finished:  # it can be drawn by any renderer, and speaks by the prior that it was given
+        for options, config in ((earlier, kept), (now, train)):
+            options["model"].pop("renderer", None)
+            options |= {} if config.prior is None else {"prior": str(config.prior)}
+    if earlier != now:
         raise AvatarError(f"{run} was trained with other options{changes_text(earlier, now)}.", **whose)
     if pipeline.would_change(video, person, prepare):
-        raise AvatarError(f"{run} was trained from what was prepared with other options, or before an update.", **whose)
+        resume = f"avatar train {log.word(person)} --out {log.word(run)} --config {log.word(run / CONFIG)} --resume"
+        goes_on = f"avatar eval {log.word(run)}" if finished else resume
+        raise AvatarError(
+            f"{run} was trained from what was prepared with other options, or before an update.",
+            why="Nothing was changed.", fix=f"As it is, it goes on with `{goes_on}`. Or choose another --out.",
+        )  # fmt: skip
 
 
 def measure(run: Path, options: EvalOptions) -> None:

@@ -185,12 +185,13 @@ def cpu_threads(count: int | None, new_too: bool = False) -> Generator[None]:
     if count is None:
         yield
         return
-    before, new = torch.get_num_threads(), _in_new_thread(torch.get_num_threads)
+    before = torch.get_num_threads()
+    new = _in_new_thread(torch.get_num_threads) if new_too else None
     use_threads(count, count if new_too else None)
     try:
         yield
     finally:
-        use_threads(before, new if new_too else None)
+        use_threads(before, new)
 
 
 @contextmanager

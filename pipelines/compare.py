@@ -154,13 +154,22 @@ def measured(config: Config, method: str) -> dict[str, Any]:
         used = command("train", config.person, "--out", run, *how)
         before = read_json(cost) if cost.is_file() else {}
         write_json(cost, used | {"cpu_seconds": used["cpu_seconds"] + before.get("cpu_seconds", 0.0)})
-    if not metrics.is_file():
+        metrics.unlink(missing_ok=True)
+    own, other = (config.out / f"{name}.frames.csv" for name in (method, config.methods[0]))
+    against = [] if own == other else ["--against", other]
+    if not _is_current(metrics, own, other):
         truth = [] if config.truth is None else ["--truth", config.truth]
-        own, other = (config.out / f"{name}.frames.csv" for name in (method, config.methods[0]))
-        against = [] if own == other else ["--against", other]
         command("eval", run, "--views", *truth, "--json", metrics, "--per-frame", own, *against,
                 "--device", config.device)  # fmt: skip
     return {"metrics": read_json(metrics), "training": read_json(run / TRAINING), "cost": read_json(cost)}
+
+
+def _is_current(metrics: Path, own: Path, other: Path) -> bool:
+    """Whether a method was measured, and against the numbers per frame that the first method has now."""
+    if not (metrics.is_file() and own.is_file()):
+        return False
+    against = (read_json(metrics).get("against") or {}).get("file")
+    return own == other or (against == other.name and metrics.stat().st_mtime_ns >= other.stat().st_mtime_ns)
 
 
 def command(*arguments: Any) -> dict[str, float]:
@@ -211,7 +220,8 @@ class Table:
 
     def difference(self, method: str, row: Row) -> tuple[float, list[float] | None] | None:
         """This method minus the first, on the same frames, and its interval; None where frames have no number."""
-        if row.path[:2] not in FRAME_BY_FRAME:
+        against = self._found(method, ("metrics", "against", "file"))
+        if row.path[:2] not in FRAME_BY_FRAME or against != f"{self.methods[0]}.frames.csv":
             return None
         _, table, drive, name = row.path
         at = ("metrics", "against", "videos", head_only_name(drive) if table == "head_only" else drive)

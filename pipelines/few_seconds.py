@@ -89,7 +89,7 @@ def measured(config: Config, length: float, framing: list[Any]) -> dict[str, Any
         started = ["--resume"] if (run / CONFIG).is_file() else []
         trained = command("train", person, "--quality", config.quality, "--out", run, *started)
         write_json(cost, {"prepare": prepared, "train": trained})
-    if not metrics.is_file():
+    if not (metrics.is_file() and Path(f"{name}.csv").is_file()):
         some = [] if config.frames is None else ["--frames", config.frames]
         command("eval", run, "--per-frame", f"{name}.csv", *some, "--json", metrics)
     untaught = Path(f"{name}.prior.json")

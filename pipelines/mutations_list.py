@@ -1183,8 +1183,8 @@ FILES = (
     Mutation(
         "a model written in place",
         "avatar/io/checkpoint.py",
-        "temporary.write_bytes(data)",
-        "Path(path).write_bytes(data)",
+        "save_file(tensors, str(temporary), metadata)",
+        "save_file(tensors, str(path), metadata)",
         (
             "tests/unit/test_motion.py::test_a_kill_while_writing_leaves_the_old_file[tensors]",
             "tests/unit/test_motion.py::test_a_kill_while_writing_leaves_the_old_file[motion]",

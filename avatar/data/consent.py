@@ -172,6 +172,19 @@ def keep(folder: Path, given: Consent | None, video: Path | None = None) -> None
         )
 
 
+def hand_on(person: Path, run: Path) -> None:
+    """Copy the record of PERSON to a RUN folder, unless RUN's own was stated later.
+
+    Raises:
+        AvatarError: One of them is damaged.
+    """
+    if of_folder(run).stated:
+        dates = [path.stat().st_mtime_ns for path in (person / FILE, run / FILE) if path.is_file()]
+        if not of_folder(person).stated or dates[0] <= dates[-1]:
+            return
+    of_folder(person).write(run)
+
+
 def require_stated(folder: Path | None, given: Consent | None, photo: Path) -> None:
     """Refuse an avatar of a photo whose person is not said to agree: anybody's photo is soon found.
 

@@ -170,7 +170,9 @@ def tables(result: dict[str, Any], width: int) -> list[Table]:
 def differences(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Differences from another avatar by the title of their column; empty where none was given with --against."""
     videos = (result.get("against") or {"videos": {}})["videos"]
-    return {name: values for name, values in videos.items() if not name.startswith("shuffled")}
+    marked = {"marks": lips.marks(result.get("lips"))}  # what is too little for a number is too little for this
+    shown = {name: values for name, values in videos.items() if not name.startswith("shuffled")}
+    return {name: v | marked if name.partition(",")[0] in lips.SPOKEN else v for name, v in shown.items()}
 
 
 def difference_title(result: dict[str, Any]) -> str:
@@ -227,6 +229,8 @@ def _cell(key: str, values: dict[str, Any]) -> terminal.Cell:
 
 
 def _difference_cell(key: str, values: dict[str, Any]) -> terminal.Cell:
-    interval = values["intervals"].get(key)
+    interval, said = values["intervals"].get(key), mark(key, values)
+    if said == lips.TOO_SHORT:
+        return terminal.Cell(said)
     spread = "" if interval is None else " to ".join(signed(key, bound) for bound in interval)
-    return terminal.Cell(signed(key, values.get(key)), spread)
+    return terminal.Cell(signed(key, values.get(key)), spread, MARK if said else "")

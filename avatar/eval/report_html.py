@@ -183,9 +183,11 @@ def against(result: dict[str, Any], shown: dict[str, dict[str, Any]]) -> str:
 
 
 def _difference(key: str, values: dict[str, Any]) -> Cell:
-    interval = values["intervals"].get(key)
-    small = () if interval is None else (" to ".join(report.signed(key, bound) for bound in interval),)
-    return Cell(report.signed(key, values.get(key)), small)
+    interval, said = values["intervals"].get(key), mark(key, values)
+    if said == lips.TOO_SHORT:
+        return Cell("", (said,))
+    small = [] if interval is None else [" to ".join(report.signed(key, bound) for bound in interval)]
+    return Cell(report.signed(key, values.get(key)), (*small, *([said] if said else [])))
 
 
 def plots(result: dict[str, Any], measured: Measurement) -> str:

@@ -111,7 +111,7 @@ def closure_times(words: list[Word]) -> np.ndarray:
     return np.array(times)
 
 
-def closed_at(opening: np.ndarray, real_opening: np.ndarray, closures: np.ndarray, fps: float = 25.0) -> np.ndarray:
+def closed_at(opening: np.ndarray, real_opening: np.ndarray, closures: np.ndarray, fps: float) -> np.ndarray:
     """Tell at the frame of each p, b, m whether the lips close within 0.08 s of it.
 
     Each belongs to the frame that is shown meanwhile (`avatar.preprocess.sync` has the clock).

@@ -13,7 +13,7 @@ What goes in, and what comes out of it:
 - Images come all the time, also while nothing is said.
 - ``TTSStoppedFrame``, and every other frame that comes after audio, waits until that audio was spoken.
 - ``InterruptionFrame`` drops what was not spoken, and the avatar idles. Audio that is not ``interruptible`` goes on.
-- ``interruptible`` and ``transport_destination`` of audio come out with it, and with its images.
+- ``interruptible`` and ``transport_destination`` of audio come out with it, and the first with its images as well.
 - ``EndFrame`` waits until all was spoken, but not for ever. ``CancelFrame`` ends at once.
 - An avatar that cannot start or breaks is one ``ErrorFrame`` upstream. Then audio passes through without images.
 """
@@ -97,7 +97,6 @@ class AvatarVideoService(AIService):
         self._why = ""  # it could not be opened
         self._sending: asyncio.Task[None] | None = None
         self._said, self._heard = _WholeSamples(), _WholeSamples()
-        self._destination: str | None = None  # of the transport, for images: that of the last audio
         self._interruptions = 0
 
     @property
@@ -239,13 +238,11 @@ class AvatarVideoService(AIService):
 
     async def _send(self, unit: Unit) -> None:
         before = self._interruptions
-        if len(unit.audio):
-            self._destination = unit.about
         if unit.image is not None:
             height, width = unit.image.shape[:2]
             image = OutputImageRawFrame(image=unit.image.tobytes(), size=(width, height), format="RGB")
             image.sync_with_audio = True
-            image.interruptible, image.transport_destination = unit.interruptible, self._destination
+            image.interruptible = unit.interruptible  # a destination of audio may take no video
             await self.push_frame(image)
         if len(unit.audio) and (before == self._interruptions or not unit.interruptible):
             audio = TTSAudioRawFrame(unit.audio.tobytes(), self._rate, 1)

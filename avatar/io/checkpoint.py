@@ -7,8 +7,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save, save_file
 from torch import Tensor
 
 from avatar.checks import parse_json, reading
@@ -32,9 +32,11 @@ def write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str
     Raises:
         AvatarError: The disk is full, or the folder cannot be written.
     """
-    data = save(tensors, metadata)  # its own way to disk has errors that do not say why
     with atomic_file(Path(path)) as temporary:
-        temporary.write_bytes(data)
+        try:
+            save_file(tensors, str(temporary), metadata)
+        except SafetensorError:
+            temporary.write_bytes(save(tensors, metadata))  # takes memory, and its error says why
 
 
 def load_tensors(

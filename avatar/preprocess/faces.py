@@ -150,8 +150,7 @@ def _gap(person: Person, face: Face, index: int) -> float | None:
         return None
     last = person.views[max(person.views)]
     gap = float(np.linalg.norm(last.centre - face.centre)) / last.height
-    ratio = face.height / last.height
-    return gap if gap < _NEAR and _ALIKE < ratio < 1 / _ALIKE else None
+    return gap if near_in_size_and_place(last, face) else None
 
 
 def _joined(people: list[Person]) -> list[Person]:

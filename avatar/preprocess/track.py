@@ -114,9 +114,9 @@ class MainFace:
         found = pick_face(self._last, faces)
         if found is not None or self._missed < self._patience:
             return found
-        if self._alone and (self._usual is None or self._last is self._usual):  # nowhere yet, or nothing is known
+        if self._alone and self._last is self._usual:  # it was nowhere yet
             return faces[0] if faces else None
-        return pick_face(self._usual, faces, reach=NEAR)
+        return None if self._usual is None else pick_face(self._usual, faces, reach=NEAR)
 
     def go_on(self, face: Face | None) -> None:
         """Remember what a frame showed."""

@@ -62,7 +62,7 @@ def make_app(session: RecordingSession, settings: Settings, end: Callable[[], ob
 
 
 async def _state(request: web.Request) -> web.Response:
-    return web.json_response(request.app[SESSION].state())
+    return web.json_response(await asyncio.to_thread(request.app[SESSION].state))  # tracks may just be written
 
 
 async def _consent(request: web.Request) -> web.Response:
@@ -71,7 +71,7 @@ async def _consent(request: web.Request) -> web.Response:
         given = Record(json.loads(content), "The consent")
     except (ValueError, RecursionError):
         raise AvatarError("The body is no JSON.") from None
-    request.app[SESSION].agree(given.text("name"), given.flag("agreed"))
+    await asyncio.to_thread(request.app[SESSION].agree, given.text("name"), given.flag("agreed"))
     return await _state(request)
 
 
@@ -105,8 +105,9 @@ async def _take(request: web.Request) -> web.Response:
     if suffix is None:
         raise AvatarError("The recording is of a kind that is not known.", fix=f"Send {', '.join(SUFFIXES)}.")
     session = request.app[SESSION]
-    session.record(request.match_info["name"], await read_body(request, MOST_TAKE_BYTES), suffix)
-    return web.json_response(session.state(), status=202)
+    content = await read_body(request, MOST_TAKE_BYTES)
+    await asyncio.to_thread(session.record, request.match_info["name"], content, suffix)
+    return web.json_response(await asyncio.to_thread(session.state), status=202)
 
 
 async def _finish(request: web.Request) -> web.Response:

@@ -99,8 +99,8 @@ class RecordingSession:
             self._tries.clear()
             self.name, self.declined = "", True
             if self.result is not None:
-                self.result = None
                 shutil.rmtree(self._out)
+                self.result = None  # only now: where removing fails, leaving once more tries again
 
     # --- recording ---
 

@@ -166,7 +166,8 @@ class Front:
             except (ClientError, ConnectionError, asyncio.TimeoutError):
                 running.free = 0
             else:
-                self.replicas.give(running)
+                if running is not held:
+                    self.replicas.give(running)
                 async with inner:
                     return await _relay(request, inner)
         raise self._full()

@@ -190,7 +190,11 @@ class Guest:
         self.conversation.hear(samples)
         if self._attends:
             self.listener.session.hear(samples)
-        if self._speech.push(samples) or self._speech.speaking:  # a microphone sends on where nobody speaks
+        self.attend(samples)
+
+    def attend(self, samples: np.ndarray) -> None:
+        """Note that the listener speaks, where they do: a microphone sends on where nobody speaks."""
+        if self._speech.push(samples) or self._speech.speaking:
             self.active = time.monotonic()
 
     def look(self, azimuth: float, elevation: float, zoom: float) -> None:

@@ -21,7 +21,7 @@ from avatar.serve.voice import MOST_FILE_BYTES, Voice
 
 CLOSING = "The server is shutting down."
 RETRY_SECONDS = 10  # after which a listener who found the server full may ask again
-LEAVE_SECONDS = 8.0  # in which a session that is replaced has to end
+LEAVE_SECONDS = 3.0  # in which a session that is replaced has to end; the page waits 10 s for a first word
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,6 +39,8 @@ from avatar.serve.webrtc import (
 from avatar.serve.websocket import HEARTBEAT_SECONDS, SEND_SECONDS
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from avatar.serve.guest import Guest
 
 PATHS = ("/v1/realtime", "/voice-live/realtime")  # OpenAI's clients, and Azure's
@@ -80,7 +82,7 @@ class _Connection:
         self._session = RealtimeSession(
             guest.name, character.name, fps, (camera.width, camera.height), hub.settings.ice_servers, older
         )
-        self._input = RealtimeInput(self._session, self._put, guest.listener.session.hear)
+        self._input = RealtimeInput(self._session, self._put, self._hear)
         self._responses: dict[str, RealtimeResponse] = {}  # that are under way: one, and others that were just stopped
         self._said: RealtimeResponse | None = None  # to which the audio belongs that comes
         self._peer: RtcClient | None = None
@@ -196,9 +198,9 @@ class _Connection:
     async def _receive(self) -> None:
         second, count = 0, 0
         async for message in self._socket:
-            self._guest.active = time.monotonic()
-            if int(self._guest.active) != second:
-                second, count = int(self._guest.active), 0
+            now = time.monotonic()
+            if int(now) != second:
+                second, count = int(now), 0
             count += 1
             if count > MOST_EVENTS:
                 await asyncio.sleep(1.0)
@@ -208,9 +210,15 @@ class _Connection:
                 if message.type is not WSMsgType.TEXT:
                     raise Mistake("Only events in JSON are understood.", "invalid_event")
                 event = Event.parse(message.data)
+                if event.kind != "input_audio_buffer.append":  # a microphone sends on where nobody speaks
+                    self._guest.active = now
                 await self._act(event)
             except AvatarError as error:
                 self._put(error_event(error, event))
+
+    def _hear(self, samples: np.ndarray) -> None:
+        self._guest.listener.session.hear(samples)
+        self._guest.attend(samples)
 
     async def _act(self, event: Event) -> None:
         fields = event.fields

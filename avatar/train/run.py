@@ -13,7 +13,8 @@ import tomli_w
 
 from avatar import log
 from avatar.data import yaw
-from avatar.data.consent import of_folder
+from avatar.data.consent import FILE as CONSENT
+from avatar.data.consent import hand_on
 from avatar.data.run import (
     BACKGROUND,
     CHECKPOINT,
@@ -209,6 +210,7 @@ def open_run(config: TrainConfig) -> Path:
                 f"{folder} holds no checkpoint to resume, but {kept[0]}, which training made.",
                 fix="Replace all of it with --overwrite, or choose another --out.",
             )
+        (folder / CONSENT).unlink(missing_ok=True)  # it may be of somebody else
         log.info(f"{folder} was stopped before its first checkpoint: training begins anew.")
     elif contents(folder):
         if not config.overwrite:
@@ -271,8 +273,7 @@ def describe(folder: Path, config: TrainConfig, data: PersonDataset) -> None:
         with atomic_file(folder / BACKGROUND) as temporary:
             shutil.copyfile(background, temporary)
     data.info.write(folder / PERSON)
-    if not of_folder(folder).stated:  # else it was stated of the avatar itself, before this training was resumed
-        of_folder(config.person).write(folder)
+    hand_on(config.person, folder)
 
 
 def parts_before(folder: Path) -> list[dict[str, Any]]:

@@ -230,8 +230,8 @@ def test_a_run_of_another_person_is_left_alone(made, subject, tmp_path, capsys):
 
 def test_what_was_stated_of_the_run_stays(made, subject):
     narrow = Consent(relation="authorised", name="A. Person", given="2026-05-01", scope=("likeness",))
-    narrow.write(made)
     Consent(relation="self", scope=("likeness", "publish")).write(made.with_name(made.name + ".person"))
+    narrow.write(made)
     again = ["create", str(subject.video), "--out", str(made), *DRAFT, "--no-eval"]
     assert main(again) == 0 and of_folder(made) == narrow
     assert main([*again, "--consent", "self"]) == 0 and of_folder(made) == own()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
@@ -29,6 +30,7 @@ def asked(tmp_path, monkeypatch):
             write_json(run / TRAINING, save_tracking(train(small_config(config.person, run, steps=2)), run))
         else:
             (config.out / "gaussian.metrics.json").write_text(json.dumps(METRICS))
+            (config.out / "gaussian.frames.csv").touch()
         return {"seconds": 1.0, "cpu_seconds": 90.0, "peak_memory_bytes": 5e8}
 
     monkeypatch.setattr(compare, "command", command)
@@ -57,11 +59,12 @@ def test_intervals_and_differences_are_shown():
         metrics = {"full_frame": {"tracked": drive}, "head_only": {"audio": drive}, "model": {"bytes": 2e6}}
         return {"metrics": metrics | against, "training": {}, "cost": {}}
 
+    file = {"file": "gaussian.frames.csv"}
     videos = {
         "tracked": {"psnr": -0.5, "intervals": {"psnr": [-0.6, -0.4]}},
         "audio, head-only": {"psnr": 0.25, "intervals": {}},  # too few frames for an interval
     }
-    first, second = found(31, {}), found(30.5, {"against": {"videos": videos}})
+    first, second = found(31, {}), found(30.5, {"against": file | {"videos": videos}})
     table = compare.Table({"gaussian": first, "nerf": second})
     record = table.record()
     label = "tracked lips: PSNR, dB"
@@ -74,6 +77,19 @@ def test_intervals_and_differences_are_shown():
     assert "| | gaussian | nerf | nerf minus gaussian |" in text
     assert f"| {label} | 31.00 (30.00 to 32.00) | 30.50 (29.50 to 31.50) | -0.50 (-0.60 to -0.40) |" in text
     assert "| model, MB | 2.0 | 2.0 | - |" in text
+    other = found(30.5, {"against": {"file": "old.frames.csv", "videos": videos}})
+    assert compare.Table({"gaussian": first, "nerf": other}).record()["minus gaussian"]["nerf"] == {}
+
+
+def test_a_method_is_measured_again_where_the_first_one_was_measured_anew(tmp_path):
+    metrics, own, first = (tmp_path / name for name in ("b.metrics.json", "b.frames.csv", "a.frames.csv"))
+    assert not compare._is_current(metrics, own, first)
+    first.touch()
+    own.touch()
+    write_json(metrics, {"against": {"file": "a.frames.csv"}})
+    assert compare._is_current(metrics, own, first) and not compare._is_current(metrics, own, tmp_path / "c.frames.csv")
+    os.utime(first, ns=(0, metrics.stat().st_mtime_ns + 1))
+    assert not compare._is_current(metrics, own, first) and compare._is_current(metrics, own, own)
 
 
 def test_interrupted_training_is_resumed_and_its_time_added(asked):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,10 +17,12 @@ from avatar.cli.main import main
 from avatar.data import consent
 from avatar.data.consent import SCOPES, SYNTHETIC, Consent, keep, of_folder, require
 from avatar.data.person import MARKER
+from avatar.data.run import CONFIG
 from avatar.errors import AvatarError
 from avatar.paths import file_sha256, write_json
 from avatar.preprocess import pipeline
 from avatar.preprocess.ingest import fingerprint
+from avatar.train.run import open_run
 from tests.person import make_person, small_config, train
 
 AGREED = Consent(relation="authorised", name="A. Person", given="2026-05-01", scope=("likeness", "live"))
@@ -179,6 +182,19 @@ def test_it_goes_from_the_person_into_the_run(tmp_path) -> None:
     consent.own().write(tmp_path / "run")
     describe(tmp_path / "run", small_config(person, tmp_path / "run"), PersonDataset(person))
     assert of_folder(tmp_path / "run") == consent.own(), "what was stated of the avatar stays"
+    AGREED.write(person)  # narrower, and stated later
+    describe(tmp_path / "run", small_config(person, tmp_path / "run"), PersonDataset(person))
+    assert of_folder(tmp_path / "run") == AGREED
+
+
+def test_a_training_that_begins_anew_asks_its_own_person(tmp_path) -> None:
+    """The run was stopped before its first checkpoint, and now learns somebody else of whom nothing is stated."""
+    begun = small_config(make_person(tmp_path / "alice", frames=12), tmp_path / "run", steps=1)
+    folder = open_run(begun)
+    (folder / CONFIG).touch()
+    consent.own().write(folder)
+    open_run(replace(begun, person=make_person(tmp_path / "bob", frames=12), resume=True))
+    assert not of_folder(folder).stated
 
 
 def test_serving_beyond_this_machine_needs_it(tmp_path, capsys) -> None:

@@ -115,3 +115,8 @@ def test_reports_show_differences_with_their_sign() -> None:
     page = report_html.against(result, shown)
     assert "minus that of other.csv" in page and "+0.10" in page and "-0.01 to +0.20" in page
     assert report.differences({}) == {}
+    short = {"too_short": True, "better_than_shuffled": {}}
+    videos = {"audio": {"lmd": 0.2, "psnr": 0.1, "intervals": {"lmd": [0.1, 0.3]}}}
+    result = {"against": {"file": "other.csv", "videos": videos}, "lips": short}
+    page = report_html.against(result, report.differences(result))
+    assert "too short" in page and "+0.20" not in page and "+0.10" in page, "as in the table of the numbers"

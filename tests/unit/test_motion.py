@@ -91,15 +91,13 @@ def test_a_kill_while_writing_leaves_the_old_file(tmp_path, monkeypatch, kind):
         else:
             save_tensors(tmp_path / "file.safetensors", {"a": torch.ones(3)}, {})
 
-    whole = Path.write_bytes
-
-    def half(path: Path, data: bytes) -> None:
-        whole(path, b"half")
+    def half(tensors: object, path: str, metadata: object) -> None:
+        Path(path).write_bytes(b"half")
         raise Killed
 
     write()
     before = (tmp_path / "file.safetensors").read_bytes()
-    monkeypatch.setattr(Path, "write_bytes", half)
+    monkeypatch.setattr("avatar.io.checkpoint.save_file", half)
     with pytest.raises(Killed):
         write()
     assert (tmp_path / "file.safetensors").read_bytes() == before

@@ -119,7 +119,7 @@ def test_an_interruption_stops_the_answer_and_not_what_waits_and_may_not_be_inte
     assert not stopped.interruptible and service.pushed.index(stopped) > service.pushed.index(spoken(service)[-1])
 
 
-def test_audio_and_its_images_go_where_it_was_to_go(pipecat: Any):
+def test_audio_goes_where_it_was_to_go_and_images_to_the_camera(pipecat: Any):
     async def talk(service: Any, send: Any) -> None:
         await send(*said(pipecat, noise(0.2), to="stage", lasting=True), *said(pipecat, noise(0.2)))
 
@@ -127,7 +127,7 @@ def test_audio_and_its_images_go_where_it_was_to_go(pipecat: Any):
     assert [frame.transport_destination for frame in spoken(service)] == ["stage"] * 5 + [None] * 5
     pairs = pairwise(service.pushed)
     images = [image for image, after in pairs if hasattr(image, "image") and hasattr(after, "audio")]
-    assert [image.transport_destination for image in images] == ["stage"] * 5 + [None] * 5
+    assert not any(getattr(image, "transport_destination", None) for image in images)  # it may take no video
     assert [image.interruptible for image in images] == [False] * 5 + [True] * 5
 
 

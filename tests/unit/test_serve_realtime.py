@@ -119,6 +119,22 @@ def test_a_text_is_spoken_in_audio_and_face_coefficients_of_the_same_length(tmp_
     connect(tmp_path, test)
 
 
+def test_a_microphone_that_hears_nobody_is_no_activity(tmp_path: Path):
+    async def test(client: Client, server: Any) -> None:
+        (guest,) = server.hub.guests.values()
+        before = guest.active
+        await client.sound(np.zeros(RATE))
+        await client.socket.send_str("{")  # no event: all that was sent before is taken when it is refused
+        await client.until("error")
+        assert guest.active == before
+        await client.sound(np.repeat(voice(1.0), 3)[::2])
+        await client.socket.send_str("{")
+        await client.until("error", 2)
+        assert guest.active > before
+
+    connect(tmp_path, test)
+
+
 def test_what_is_said_comes_from_items_input_or_instructions(tmp_path: Path):
     async def test(client: Client, server: Any) -> None:
         await client.send("response.create")

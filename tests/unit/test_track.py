@@ -125,6 +125,14 @@ def test_nobody_else_is_taken_for_the_face_that_is_gone() -> None:
     assert not any(begins), "of several the chosen one is waited for"
 
 
+def test_a_driving_video_is_of_one_person() -> None:
+    """Of it nothing is known before: whoever is there first is followed, and nobody else."""
+    main, guest = shape_at(100, 120, 90), shape_at(260, 120, 90)
+    begins = [[]] * 10 + [[main]] * 5 + [[guest]] * 30 + [[main]] * 5
+    seen = followed(track.MainFace(None, alone=True, fps=10), begins)
+    assert seen == [False] * 10 + [True] * 5 + [False] * 30 + [True] * 5
+
+
 def shape_at(x: float, y: float, height: float) -> Face:
     """A face whose middle and height are these."""
     shape = np.random.default_rng(0).uniform(-0.5, 0.5, (478, 3))

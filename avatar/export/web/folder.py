@@ -240,7 +240,8 @@ def _write_clip(
         )  # fmt: skip
     clip = {"name": name, "title": title, "file": file, "frames": len(motion),
             "audio": [f"{web.CLIPS}/{one}" for one in audio]}  # fmt: skip
-    manifest["clips"] = [*(one for one in manifest["clips"] if one["name"] != name), clip]
+    # Some disks do not tell a from A, so that the files of such a name were replaced as well.
+    manifest["clips"] = [*(one for one in manifest["clips"] if one["name"].casefold() != name.casefold()), clip]
     psnr = _psnr(source.avatar, reader, gaussians, motion, coefficients)
     if min(psnr) < LEAST_PSNR:
         log.warn(

@@ -123,7 +123,7 @@ class GaussianConfig(MethodConfig):
         if self.coarsest > self.finest:
             raise AvatarError(f"--model.coarsest {self.coarsest} is larger than --model.finest {self.finest}.",
                               fix="Give a smaller --model.coarsest.")  # fmt: skip
-        if self.max_gaussians < self.initial_gaussians:  # densification only adds
+        if self.max_gaussians < self.initial_gaussians:  # which would only switch splitting off
             raise AvatarError(
                 f"--model.max-gaussians {self.max_gaussians} is below --model.initial-gaussians, which is "
                 f"{self.initial_gaussians}.", fix="Give a smaller --model.initial-gaussians as well.",

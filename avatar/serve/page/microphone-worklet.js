@@ -1,5 +1,5 @@
-// Collects 20 ms of a microphone, made 16 kHz, and hands them on as int16. The context has the microphone's own rate,
-// because Firefox connects no microphone to a context of another one.
+// Collects 20 ms of a microphone, made 16 kHz, and hands them on as int16. The context has the browser's own rate,
+// because Firefox connects no microphone to a context that was given another one.
 
 const RATE = 16000, PIECE = 320, BLOCK = 128;
 const TAPS = 24; // samples of the lower rate that the low pass reaches to each side: 1.5 ms

@@ -67,7 +67,7 @@ function stopTracks(stream) {
 export class MicrophoneReader {
   static async open(stream, take) {
     const reader = new MicrophoneReader();
-    reader.context = new AudioContext(); // of the microphone's rate, as Firefox wants it; the worklet makes it 16 kHz
+    reader.context = new AudioContext(); // Firefox connects no microphone to one of 16 kHz; the worklet makes it that
     try {
       await reader.context.audioWorklet.addModule("page/microphone-worklet.js");
       reader.source = reader.context.createMediaStreamSource(stream);
