@@ -104,9 +104,10 @@ def refuse_other_avatar(video: Path, prepare: PrepareConfig, train: TrainConfig)
     from avatar.train.config import changes_text, from_file, settings
 
     run, person = Path(train.out), Path(train.person)
-    if not (run / CONFIG).is_file() or not (RunInfo.read(run).finished or (run / CHECKPOINT).is_file()):
+    finished = RunInfo.read(run).finished
+    if not (run / CONFIG).is_file() or not (finished or (run / CHECKPOINT).is_file()):
         return  # nothing is trained that could be lost
-    kept, finished = from_file(run / CONFIG, person=person, out=run), RunInfo.read(run).finished
+    kept = from_file(run / CONFIG, person=person, out=run)
     whose = {"why": "Nothing was changed.", "fix": "Choose another --out, or remove that folder."}
     if kept.person.name != person.name:  # wherever both lie now
         raise AvatarError(f"{run} was trained from {kept.person}, not by `avatar create`.", **whose)

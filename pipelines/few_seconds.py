@@ -89,13 +89,12 @@ def measured(config: Config, length: float, framing: list[Any]) -> dict[str, Any
         started = ["--resume"] if (run / CONFIG).is_file() else []
         trained = command("train", person, "--quality", config.quality, "--out", run, *started)
         write_json(cost, {"prepare": prepared, "train": trained})
+    some = [] if config.frames is None else ["--frames", config.frames]
     if not (metrics.is_file() and Path(f"{name}.csv").is_file()):
-        some = [] if config.frames is None else ["--frames", config.frames]
         command("eval", run, "--per-frame", f"{name}.csv", *some, "--json", metrics)
     untaught = Path(f"{name}.prior.json")
     if not untaught.is_file():
         alone = prior_alone(run)
-        some = [] if config.frames is None else ["--frames", config.frames]
         less = ("--drive", "audio", "--protocol", "full-frame", "--no-ablations")
         command("eval", alone, "--per-frame", f"{name}.prior.csv", *less, *some, "--json", untaught)
     numbers, used = read_json(metrics), read_json(cost)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
-import pytest
+from tests.node import told
 
 PAGE = Path(__file__).parents[1] / "avatar/serve/page"
 # A browser as far as the page needs it. A microphone is asked for until `asked[n].grant()`; what takes a second or more
@@ -128,12 +126,8 @@ const tell = (found) => { console.log(JSON.stringify(found)); process.exit(0); }
 
 def run_page(folder: Path, code: str) -> dict[str, Any]:
     """What a scene tells; it runs beside the page's modules, in a module of its own."""
-    if (node := shutil.which("node")) is None:
-        pytest.skip("there is no node")
     shutil.copytree(PAGE, folder / "page", dirs_exist_ok=True)
     (folder / "page/package.json").write_text('{"type": "module"}')
     scene = folder / "page/scene.js"
     scene.write_text(WORLD + code)
-    done = subprocess.run([node, scene], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return told(scene)

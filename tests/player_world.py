@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
 from typing import Any
 
-import pytest
-
 from avatar.export.web import page
+from tests.node import told
 
 # A page as far as the player needs it. What is loaded waits for `loads[n](…)`; `sounds` are the audio that was made.
 WORLD = r"""
@@ -95,9 +91,4 @@ const load = async () => { player.put(); await loads[0](); await clips[0](); };
 
 def run_player(scene: str) -> Any:
     """What a scene tells; it runs beside the player's modules."""
-    if (node := shutil.which("node")) is None:
-        pytest.skip("there is no node")
-    program = f"{WORLD}\n{page.code()}\n{FOLDERS}\n(async () => {{ {scene} }})();"
-    done = subprocess.run([node, "-e", program], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return told("-e", f"{WORLD}\n{page.code()}\n{FOLDERS}\n(async () => {{ {scene} }})();")

@@ -178,11 +178,14 @@ def hand_on(person: Path, run: Path) -> None:
     Raises:
         AvatarError: One of them is damaged.
     """
-    if of_folder(run).stated:
-        dates = [path.stat().st_mtime_ns for path in (person / FILE, run / FILE) if path.is_file()]
-        if not of_folder(person).stated or dates[0] <= dates[-1]:
-            return
-    of_folder(person).write(run)
+    record = of_folder(person)
+    if of_folder(run).stated and not (record.stated and _later(person / FILE, run / FILE)):
+        return
+    record.write(run)
+
+
+def _later(path: Path, other: Path) -> bool:
+    return path.stat().st_mtime_ns > other.stat().st_mtime_ns
 
 
 def require_stated(folder: Path | None, given: Consent | None, photo: Path) -> None:

@@ -159,8 +159,7 @@ def tables(result: dict[str, Any], width: int) -> list[Table]:
             caption += f"\n{MARK} {lips.CHANCE}"
         out += terminal.tables(caption, [SHOWN[key].label for key in keys], cells, width)
     if shown := differences(result):
-        caption = difference_title(result)
-        caption = f"{caption[:1].upper()}{caption[1:]}; 95 % intervals"
+        caption = f"{difference_title(result)}; 95 % intervals"
         keys = rows(shown)
         cells = {column: [_difference_cell(key, values) for key in keys] for column, values in shown.items()}
         out += terminal.tables(caption, [SHOWN[key].label for key in keys], cells, width)
@@ -177,7 +176,7 @@ def differences(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def difference_title(result: dict[str, Any]) -> str:
     """What the table of `differences` shows."""
-    return f"this avatar minus that of {result['against']['file']}, on the same frames"
+    return f"This avatar minus that of {result['against']['file']}, on the same frames"
 
 
 def signed(key: str, value: float | None) -> str:

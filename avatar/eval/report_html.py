@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from avatar.eval.measure import Measurement
     from avatar.eval.views import ViewMeasurement
 
+Text = Callable[[str, float | None], str]  # of a metric's value
 PAGE = "report.html"
 VIEWS, GEOMETRY, TRUTH = "views.jpg", "views_geometry.jpg", "views_truth.jpg"
 SHEETS = {  # and what is said over them
@@ -159,35 +161,25 @@ def section(result: dict[str, Any], name: str) -> str:
     return html_page.paragraph(about) + why + table(shown, HEADINGS[name])
 
 
-def table(shown: dict[str, dict[str, Any]], title: str) -> str:
-    """Metrics with their intervals; a column per drive, and one for the real video."""
-    body = [(SHOWN[key].label, *(cell(key, values) for values in shown.values())) for key in rows(shown)]
+def table(shown: dict[str, dict[str, Any]], title: str, text: Text = number) -> str:
+    """Metrics with their intervals; a column per drive, and one for the real video where it is shown."""
+    body = [(SHOWN[key].label, *(cell(key, values, text) for values in shown.values())) for key in rows(shown)]
     return html_page.table(title, ("metric", *shown), body)
 
 
-def cell(key: str, values: dict[str, Any]) -> Cell:
+def cell(key: str, values: dict[str, Any], text: Text = number) -> Cell:
     """A number with its interval and what is to be said of it."""
     interval, said = values["intervals"].get(key), mark(key, values)
     if said == lips.TOO_SHORT:
         return Cell("", (said,))
-    small = [] if interval is None else [f"{number(key, interval[0])} to {number(key, interval[1])}"]
-    return Cell(number(key, values.get(key)), (*small, *([said] if said else [])))
+    small = [] if interval is None else [" to ".join(text(key, bound) for bound in interval)]
+    return Cell(text(key, values.get(key)), (*small, *([said] if said else [])))
 
 
 def against(result: dict[str, Any], shown: dict[str, dict[str, Any]]) -> str:
     """The table of differences from another avatar."""
-    title = report.difference_title(result)
-    about = f"{title[:1].upper()}{title[1:]}; small print: {CONFIDENCE:.0%} intervals of the difference."
-    body = [(SHOWN[key].label, *(_difference(key, values) for values in shown.values())) for key in rows(shown)]
-    return html_page.paragraph(about) + html_page.table("Against another avatar", ("metric", *shown), body)
-
-
-def _difference(key: str, values: dict[str, Any]) -> Cell:
-    interval, said = values["intervals"].get(key), mark(key, values)
-    if said == lips.TOO_SHORT:
-        return Cell("", (said,))
-    small = [] if interval is None else [" to ".join(report.signed(key, bound) for bound in interval)]
-    return Cell(report.signed(key, values.get(key)), (*small, *([said] if said else [])))
+    about = f"{report.difference_title(result)}; small print: {CONFIDENCE:.0%} intervals of the difference."
+    return html_page.paragraph(about) + table(shown, "Against another avatar", report.signed)
 
 
 def plots(result: dict[str, Any], measured: Measurement) -> str:

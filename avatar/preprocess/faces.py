@@ -18,7 +18,7 @@ STILL = 0.003  # of the face height; noisy stills reach 0.002 and people who tal
 MIN_SAMPLES = 4  # views of a face that are needed to call it still
 STILL_VIEWS = 8  # successive views over which a still picture stays: a slide with another one may follow
 LASTING = 0.2  # share of the probed frames in which a face must be seen to count
-_NEAR = 0.8  # face heights between two views of one person
+NEAR = 0.8  # face heights between two views of one person
 _ALIKE = 0.6  # least ratio of their heights
 
 
@@ -91,7 +91,7 @@ def near_in_size_and_place(face: Face, other: Face) -> bool:
     """Whether two faces can be one in the same shot."""
     ratio = other.height / face.height
     apart = float(np.linalg.norm(other.centre - face.centre)) / face.height
-    return apart < _NEAR and _ALIKE < ratio < 1 / _ALIKE
+    return apart < NEAR and _ALIKE < ratio < 1 / _ALIKE
 
 
 def _usual_change(landmarks: np.ndarray) -> float:

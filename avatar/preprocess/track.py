@@ -15,7 +15,7 @@ from avatar.data.results import IngestResult, Segments, TrackResult
 from avatar.errors import AvatarError
 from avatar.geometry.mesh import STEADY
 from avatar.io.arrays import save_array
-from avatar.preprocess.faces import moved_face
+from avatar.preprocess.faces import NEAR, moved_face
 from avatar.preprocess.landmarker import Face, Landmarker
 from avatar.preprocess.stage import StageContext
 
@@ -30,7 +30,6 @@ CUT_RATIO = 4.0  # a cut changes the image this many times as much as the frames
 CUT_JUMP = 0.02  # in face heights; a jump of the face this large ...
 CUT_JUMP_RATIO = 6.0  # ... and this many times the motion around it is a cut where the background does not tell
 CUT_REACH = 3  # frames looked at on either side
-NEAR = 0.8  # face heights from one frame to the next, at most
 LOST_SECONDS = 0.5  # without the face, after which it is looked for where it usually is
 
 

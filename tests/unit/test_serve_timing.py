@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
-import subprocess
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -28,6 +26,7 @@ from avatar.serve.outbox import AudioPart
 from avatar.serve.segments import one
 from avatar.serve.tracks import PACKET, SpeechTrack
 from tests.fake_avatar import FPS, FRAME, FakeAvatar, LoudnessSpeech, LoudnessStream
+from tests.node import told
 from tests.serving import fake_session
 from tests.wait import wait_for
 
@@ -300,14 +299,10 @@ console.log(JSON.stringify({ heard, underruns, target, spare: speaker.spare / sa
 
 def played(tmp_path: Path, parts: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
     """What the page's worklet plays; a part whose value is None counts its samples."""
-    if (node := shutil.which("node")) is None:
-        pytest.skip("there is no node")
     script = tmp_path / "scene.mjs"
     script.write_text(SCENE)
     scene = json.dumps({"parts": parts, "blocks": round(seconds * 125)})
-    done = subprocess.run([node, script, WORKLET], input=scene, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return told(script, WORKLET, given=scene)
 
 
 def frames_of(begin: int, end: int, value: float | None, late: float = 0.0) -> list[dict[str, Any]]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
 from typing import Any
 
 import pytest
 
 from avatar.export.web import page
+from tests.node import told
 
 SCENE = """
 const part = () => ({ addEventListener() {}, classList: { add() {}, remove() {} }, textContent: "" });
@@ -39,12 +37,7 @@ const tell = () => {
 
 
 def run(code: str) -> dict[str, Any]:
-    if (node := shutil.which("node")) is None:
-        pytest.skip("there is no node")
-    program = f"{page.code()}\n(async () => {{ {SCENE}\n{code} tell(); }})();"
-    done = subprocess.run([node, "-e", program], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return told("-e", f"{page.code()}\n(async () => {{ {SCENE}\n{code} tell(); }})();")
 
 
 def test_it_is_open_while_the_avatar_speaks_along():
