@@ -31,6 +31,8 @@ from avatar.data.consent import Consent
 from avatar.data.masks import SIZE, MaskReader
 from avatar.data.photo import NOD, TURN
 from avatar.environment import environment
+from avatar.eval import bootstrap
+from avatar.eval.bootstrap import Bootstrap
 from avatar.eval.image_metrics import ImageMeter, RealFrame, mouth_box
 from avatar.geometry.mesh import FACE_OVAL
 from avatar.geometry.se3 import axis_angle_to_matrix, matrix_to_axis_angle
@@ -55,6 +57,7 @@ FRAMES = 40  # compared
 MOST_SECONDS = 8.0  # of a clip
 PASSES = 3  # over the frames, that align their head poses
 CLOSED, OPEN_EYES, FRONTAL = 0.035, 0.35, 6.0  # lips over eye distance; eyeBlink; degrees
+METRICS = ("psnr", "psnr_face", "ssim", "ssim_face", "lpips")
 HOLE = 0.5  # coverage below which a pixel of the face is a hole
 VIEWS = ((0, 0), (-TURN, 0), (TURN, 0), (0, -NOD), (0, NOD))  # degrees of head yaw and pitch
 CONSENT = Consent(relation="authorised", statement="A measurement on this machine; nothing of it leaves.")
@@ -109,7 +112,7 @@ class Clip:
     def __init__(self, video: Path, avatar: Avatar, person: PersonDataset, folder: Path, photo: int) -> None:
         self.folder, self.camera, self.shape = folder, avatar.camera, person.shape
         self.width, self.height = avatar.camera.width, avatar.camera.height
-        self.person, info = person, read_info(video)
+        self.person, self.info, info = person, person.info, read_info(video)
         crop = avatar.person.crop or (0, 0, 0, 0)
         last = min(info.num_frames, round(MOST_SECONDS * float(info.fps)))
         wanted = {photo, *np.linspace(0, last - 1, FRAMES).astype(int).tolist()}
@@ -189,8 +192,8 @@ def aligned(avatar: Avatar, data: Any, run: Path) -> Motion:
     return trainer.poses.corrected(data.motion)
 
 
-def compare(avatar: Avatar, data: Clip, motion: Motion, frames: list[int], lpips: LPIPS) -> dict[str, float]:
-    """Metrics of rendered against real frames, means over ``frames``."""
+def compare(avatar: Avatar, data: Clip, motion: Motion, frames: list[int], lpips: LPIPS) -> dict[str, Any]:
+    """Metrics of rendered against real frames: means over ``frames``, and their 95 % intervals."""
     meter = ImageMeter()
     with FaceTracker() as tracker:
         for index in frames:
@@ -198,8 +201,11 @@ def compare(avatar: Avatar, data: Clip, motion: Motion, frames: list[int], lpips
             landmarks = tracker.track(real)[0]
             seen = RealFrame(real, data.masks(index), landmarks, lpips)
             meter.compare(avatar.draw(avatar.camera, motion, index).numpy(), seen)
-    return {name: round(float(np.nanmean(values)), 4) for name, values in meter.series().items()
-            if name in ("psnr", "psnr_face", "ssim", "ssim_face", "lpips")}  # fmt: skip
+    series = {name: values for name, values in meter.series().items() if name in METRICS}
+    seconds = (data.numbers[frames[-1]] - data.numbers[frames[0]]) / data.motion.fps
+    resamples = Bootstrap(len(frames), (len(frames) - 1) / seconds)
+    intervals = {name: resamples.interval(bootstrap.mean, values) for name, values in series.items()}
+    return {name: round(float(np.nanmean(values)), 4) for name, values in series.items()} | {"intervals": intervals}
 
 
 def turned(photo: Motion, yaw: float, pitch: float) -> Motion:
