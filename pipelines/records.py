@@ -44,6 +44,7 @@ EVALUATION = (*MODEL, *SPEECH, "avatar/losses", "avatar/sync", *TRACKER, "avatar
 WATCHED: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("*-render*", (), RENDERING),
     ("few-seconds-*", TRAINING, (*EVALUATION, "pipelines/few_seconds.py")),
+    ("photo-*", TRAINING, (*EVALUATION, "pipelines/photo_check.py")),
     ("compare-synthetic*", TRAINING, (*EVALUATION, "avatar/synth", "pipelines/compare.py")),
     ("compare-*", TRAINING, (*EVALUATION, "pipelines/compare.py")),
     ("*-draft*", TRAINING, EVALUATION),

@@ -105,6 +105,7 @@ def test_every_record_says_what_code_it_measures() -> None:
     [
         *(("few-seconds-somebody", f"avatar/{part}") for part in ("preprocess/torso.py", "train/loop.py", "eval/a.py")),
         ("few-seconds-somebody", "pipelines/few_seconds.py"),
+        ("photo-people", "pipelines/photo_check.py"),
         *(("compare-somebody-draft", f"avatar/{part}") for part in ("preprocess/torso.py", "train/loop.py")),
         ("compare-somebody-draft", "pipelines/compare.py"),
         ("speech-tells", "avatar/audio/features.py"),
