@@ -30,7 +30,8 @@ class Config(SourceOptions):
     method: str = DEFAULT
     """Renderer to train: gaussian, nerf (a radiance field), or a method of an installed package."""
     size: int = 512
-    """Longest side of the working images in pixels; the video is never enlarged."""
+    """Side of the square working images in pixels; the video is never enlarged. With --frame bust or full, the part
+    with the person has about as many pixels."""
     audio: bool = True
     """--no-audio: a video without audio. The avatar speaks with the shared model."""
     audio_delay_s: AutoSeconds = "auto"

@@ -18,10 +18,10 @@ from avatar.errors import AvatarError
 from avatar.provenance.source_type import COMPOSITE, TRAINED, read_source_type
 
 # As in `avatar.data`, whose modules take longer to load than all of this; a test compares them.
-PERSON, PERSON_FORMAT, PERSON_SUFFIX = "person.json", "avatar-person-4", ".person"
+PERSON, PERSON_FORMAT, PERSON_SUFFIX, PHOTO = "person.json", "avatar-person-4", ".person", "photo"
 MARKER, MARKER_FORMAT = "prepare.json", "avatar-prepare-1"
 CONFIG, RUN_FORMAT, TRAINING = "config.toml", "avatar-run-2", "training.json"
-BUNDLE = ".avatar"
+BUNDLE, RENDERED = ".avatar", ".mp4"
 
 VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
 AUDIO = (".wav", ".flac", ".mp3", ".m4a", ".ogg", ".opus")
@@ -178,7 +178,7 @@ def suggestions(found: Found) -> list[Suggestion]:
     listed = [_of_run(path, said, audio) for path, said in found.runs.items()]
     listed += [
         Suggestion(f"{path} (an avatar in one file)", (
-            f"avatar render {_word(path)} --audio {audio} --out {_word(path.with_suffix('.mp4'))}",
+            f"avatar render {_word(path)} --audio {audio} --out {_word(_free(path.with_suffix(RENDERED)))}",
             f"avatar view {_word(path)}",
         )) for path in found.bundles
     ]  # fmt: skip
@@ -209,8 +209,8 @@ def _of_run(path: Path, said: dict[str, Any], audio: str) -> Suggestion:
 def _of_person(path: Path, said: dict[str, Any]) -> Suggestion:
     run = path.with_suffix("") if path.name.endswith(PERSON_SUFFIX) else path.with_name(f"{path.name}-run")
     if said["finished"]:
-        command = f"avatar train {_word(path)} --out {_word(run)}"
-        return Suggestion(f"{path} (a prepared person)", (command,))
+        quality = f" --quality {PHOTO}" if _said(said, "kind") == PHOTO else ""  # no other one takes a photo
+        return Suggestion(f"{path} (a prepared person)", (f"avatar train {_word(path)} --out {_word(run)}{quality}",))
     video = _word(_said(said, "source") or "VIDEO")
     made_by_create = path.name.endswith(PERSON_SUFFIX)
     command = f"avatar create {video} --out {_word(run)}"
@@ -227,10 +227,12 @@ def _rendered(video: Path) -> bool:
         return False
 
 
-def _free(folder: Path) -> Path:
-    """The folder, or one with a number after its name where something is there."""
-    names = (folder, *(folder.with_name(f"{folder.name}-{n}") for n in range(2, 100)))
-    return next((name for name in names if not os.path.lexists(name)), folder)
+def _free(path: Path) -> Path:
+    """The path, or one with a number after its name where something is there: the video of the person, it may be."""
+    ending = path.suffix if path.suffix == RENDERED else ""
+    stem = path.name.removesuffix(ending)
+    names = (path, *(path.with_name(f"{stem}-{n}{ending}") for n in range(2, 100)))
+    return next((name for name in names if not os.path.lexists(name)), path)
 
 
 def _said(said: dict[str, Any], name: str) -> str:

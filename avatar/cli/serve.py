@@ -115,6 +115,8 @@ def main(config: Config) -> None:
             raise AvatarError(f"--{name} {value:g} is out of range.", fix=f"It goes from {low:g} to {high:g}.")
     if not config.runs:
         raise AvatarError("There is no RUN to serve.", fix="Give one: avatar serve runs/me")
+    if config.controls.print_timeline is not None:
+        raise AvatarError("--print-timeline is not for the live service.", fix="Use `avatar render`.")
     agent = agent_settings(config)
     settings = Settings(
         sessions=config.sessions, session_seconds=60 * config.session_minutes, codec=config.codec,

@@ -91,7 +91,7 @@ def warn_of_losses(data: PersonDataset) -> None:
     if data.fps != ernerf.FPS:
         log.warn(
             f"{data.folder} has {data.fps:g} frames per second, and the papers' code takes every dataset for 25. "
-            "Prepare the video at 25 frames per second to train with it."
+            "Convert the video to 25 frames per second and prepare that, to train with it."
         )
     if not data.info.has_audio:
         log.warn(f"{data.folder} has no audio, so the dataset has no {ernerf.AUDIO}.")

@@ -1,4 +1,4 @@
-"""Export Gaussians as SPZ, Niantic's compressed format: about a tenth of a PLY."""
+"""Export Gaussians as SPZ, Niantic's compressed format: about a quarter of a PLY."""
 
 from __future__ import annotations
 

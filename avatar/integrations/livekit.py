@@ -83,7 +83,7 @@ class AvatarGenerator(VideoGenerator):
             avatar: The avatar, or its RUN folder.
             controls: How it behaves.
             size: Longer side of the image in pixels; None: as trained.
-            speech: Speech network, which several generators may share; by default each loads one.
+            speech: Speech network; by default that of the avatar, which all that share the `Avatar` object share.
             audio_sample_rate: Hertz of the audio that comes out.
 
         Raises:

@@ -43,7 +43,7 @@ def open_session(
         avatar: The avatar, or its RUN folder.
         controls: How it behaves.
         size: Longer side of the image in pixels; None: as trained.
-        speech: Speech network, which several sessions may share; None: the session loads one.
+        speech: Speech network; None: that of the avatar, which is loaded once for each `Avatar` object.
 
     Raises:
         AvatarError: It cannot be loaded, cannot speak, or a control needs to know the audio beforehand.

@@ -73,7 +73,7 @@ class AvatarVideoService(AIService):
         avatar: The avatar, or its RUN folder, which is loaded when the pipeline is set up.
         controls: How it behaves.
         size: Longer side of the image in pixels; None: as trained.
-        speech: Speech network, which several services may share; by default each loads one.
+        speech: Speech network; by default that of the avatar, which all that share the `Avatar` object share.
         stuck_seconds: Without an image for so long, the avatar counts as broken.
         **kwargs: Of pipecat's `AIService`.
     """

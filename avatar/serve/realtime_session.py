@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from avatar.audio.turns import HANGOVER_SECONDS
+from avatar.provenance.source_type import TRAINED
 from avatar.serve.realtime_events import RATES, Mistake, number_field, object_field, text_field
 
 VAD_TYPES = ("server_vad", "semantic_vad", "azure_semantic_vad", "azure_semantic_vad_multilingual")
@@ -162,6 +163,7 @@ class RealtimeSession:
                 "character": self.character, "customized": True, "ice_servers": [_azure(s) for s in self.ice_servers],
                 "output_protocol": "websocket" if self.video else "webrtc", "output_audit_audio": self.audit,
                 "video": {"resolution": {"width": self.size[0], "height": self.size[1]}},
+                "digital_source_type": TRAINED,
             },
         }  # fmt: skip
         if self.older:

@@ -13,9 +13,12 @@ from pathlib import Path
 import pytest
 import tomli_w
 
-from avatar.cli import greeting
+from avatar.cli import greeting, train
 from avatar.cli.main import COMMANDS, main, read_options
-from avatar.data import bundle, person, run
+from avatar.data import PersonDataset, bundle, person, run
+from avatar.data.photo import KIND
+from avatar.methods import options
+from avatar.paths import read_json, write_json
 from avatar.provenance.source_type import TRAINED, write_source_type
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,6 +56,7 @@ def test_names_are_those_of_the_package() -> None:
     assert (greeting.CONFIG, greeting.RUN_FORMAT, greeting.TRAINING) == (run.CONFIG, run.FORMAT, run.TRAINING)
     assert f'"{greeting.MARKER_FORMAT}"' in (ROOT / "avatar/preprocess/pipeline.py").read_text()
     assert (greeting.PERSON_SUFFIX, greeting.BUNDLE) == (run.PERSON_SUFFIX, bundle.SUFFIX)
+    assert greeting.PHOTO == KIND == options.PHOTO
 
 
 def test_an_empty_folder_gets_first_steps(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,6 +86,13 @@ def test_each_thing_gets_its_next_command(here: Path, capsys: pytest.CaptureFixt
     assert "made.mov" not in shown and "eve.person" not in shown  # an avatar was made of both
 
 
+def test_what_is_offered_does_not_write_over_the_video_of_the_person(here: Path, capsys) -> None:
+    (here / "me.avatar").write_bytes(b"bundle")
+    (here / "me.mp4").write_bytes(b"video")
+    (here / "me-2.mp4").write_bytes(b"video")
+    assert "avatar render me.avatar --audio SPEECH.wav --out me-3.mp4\n" in said(capsys)
+
+
 def test_every_command_that_is_offered_exists(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import importlib
 
@@ -93,9 +104,17 @@ def test_every_command_that_is_offered_exists(here: Path, capsys: pytest.Capture
     assert len(offered) >= 7
 
 
+def test_of_a_prepared_photo_a_training_is_offered_that_takes_photos(here: Path) -> None:
+    from avatar.train import photo
+    from tests.person import make_person
+
+    info = read_json(make_person(here / "ann", frames=2) / "person.json")
+    write_json(here / "ann/person.json", info | {"kind": KIND, "photo": {"sha256": "0" * 64}})
+    ((offered,),) = [one.commands for one in greeting.suggestions(greeting.look(Path()))]
+    photo.require_kind(PersonDataset(here / "ann"), read_options(train, "train", shlex.split(offered)[2:]))
+
+
 def test_a_resume_that_is_offered_keeps_all_options(here: Path) -> None:
-    from avatar.cli import train
-    from avatar.data import PersonDataset
     from avatar.train.run import describe
     from tests.person import make_person, small_config
 

@@ -296,6 +296,7 @@ def test_another_rate_and_no_sound_are_said_and_kept(tmp_path: Path, capfd: pyte
     assert main(["export", "--format", "dataset", str(folder), "--out", str(tmp_path / "d")]) == 0
     said = " ".join("".join(capfd.readouterr()).split())
     assert "30 frames per second" in said and "no aud.wav" in said
+    assert "Convert the video to 25" in said  # `avatar prepare` keeps the rate of a video
     info = ernerf.read_info(tmp_path / "d")
     assert info.fps == 30 and not info.has_audio and not list((tmp_path / "d").glob("aud*"))
 

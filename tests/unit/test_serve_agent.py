@@ -14,8 +14,9 @@ pytest.importorskip("aiohttp", reason="it is not installed")
 pytest.importorskip("aiortc", reason="it is not installed")
 
 from avatar.audio.turns import HANGOVER_SECONDS, TurnDetector
-from avatar.cli.serve import Config, agent_settings
+from avatar.cli.serve import Config, agent_settings, main
 from avatar.errors import AvatarError
+from avatar.infer.controls import Controls
 from avatar.io.audio import SAMPLE_RATE
 from avatar.serve import agent_chat
 from avatar.serve.agent import AgentError, AgentSettings, Turn, Words
@@ -399,3 +400,10 @@ def test_the_key_comes_from_the_environment_and_options_need_an_agent(monkeypatc
     assert found is not None and found.key == KEY and not found.realtime and agent_settings(Config(runs=())) is None
     with pytest.raises(AvatarError, match="--agent"):
         agent_settings(Config(runs=(), agent_model="m"))
+
+
+def test_a_timeline_is_not_printed_for_a_service():
+    """It would not be written, and nobody would be told."""
+    asked = Controls(print_timeline=Path("timeline.json"))
+    with pytest.raises(AvatarError, match="--print-timeline"):
+        main(Config(runs=(Path("runs/me"),), controls=asked))

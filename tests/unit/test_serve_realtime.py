@@ -91,6 +91,7 @@ def test_a_text_is_spoken_in_audio_and_face_coefficients_of_the_same_length(tmp_
     async def test(client: Client, server: Any) -> None:
         created = client.events[0]["session"]
         assert created["type"] == "realtime" and created["avatar"]["character"] == "someone"
+        assert created["avatar"]["digital_source_type"].endswith("/trainedAlgorithmicMedia")
         assert created["audio"]["input"]["turn_detection"]["silence_duration_ms"] == 1000 * HANGOVER_SECONDS
         await client.send("session.update", session={"type": "realtime", "animation": {"outputs": ["blendshapes"]}})
         assert (await client.until("session.updated"))["session"]["animation"]["outputs"] == ["blendshapes"]

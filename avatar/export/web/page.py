@@ -29,12 +29,12 @@ In a page of your own:
     <script type="module" src="{folder}/player.js"></script>
     <avatar-player src="{folder}/" controls></avatar-player>
 
-The attributes are `controls`, `loop`, `autoplay` (browsers allow it without sound only), `transparent` (no background),
-`clip="NAME"`, `size="PIXELS"` and `renderer="webgl"` or `"cpu"` (default: WebGL where there is a graphics card). From
-scripts: `play()`, `pause()`, `currentTime`, `duration`, `look(azimuth,
-elevation, zoom)`, `set(control, value)`, `clips`, `controlNames`; where the avatar was exported with `--speech-input`
-also `speak(audio)`, `listen(stream)` and `stop()`; events `ready`, `play`, `pause`, `ended`,
-`timeupdate`, `clip` and `error`.
+The attributes are `controls`, `loop`, `autoplay` (browsers let a page begin with audio only after a click),
+`transparent` (no background), `clip="NAME"`, `size="PIXELS"` and `renderer="webgl"` or `"cpu"` (default: WebGL where
+there is a graphics card). From scripts: `play()`, `pause()`, `currentTime`, `duration`, `look(azimuth, elevation,
+zoom)`, `set(control, value)`, `clips`, `controlNames`; where the avatar was exported with `--speech-input` also
+`speak(audio)`, `listen(stream)` and `stop()`; events `ready`, `play`, `pause`, `ended`, `timeupdate`, `clip` and
+`error`.
 
 In a scene of three.js with Spark, or of PlayCanvas, the avatar talks as well: the first lines of `three-spark.js` and
 of `playcanvas.js` say how.
