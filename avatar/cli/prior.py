@@ -85,11 +85,16 @@ def main(config: Train | Eval | Record) -> None:
         from avatar.corpus.train import train_prior
 
         train_prior(**vars(config))
-        log.next_command(f"avatar train PERSON --out RUN --prior {config.out}")
+        log.next_command(f"avatar train PERSON --out RUN --prior {log.word(config.out)}")
     else:
         from avatar.corpus.evaluate import evaluate_prior, table
+        from avatar.data.outputs import refuse_to_overwrite
         from avatar.paths import write_json
+        from avatar.writing import NewFile
 
+        if config.json is not None:
+            refuse_to_overwrite(config.json, config.prior, *config.videos)
+            NewFile(config.json).drop()  # where it cannot be written, say so before anything is tracked
         result = evaluate_prior(config.prior, config.videos, cache=config.cache, workers=config.workers)
         log.console.print(table(result))
         if config.json is not None:

@@ -15,6 +15,7 @@ from avatar.corpus.ranks import Ranks
 from avatar.corpus.train import prepare_all
 from avatar.corpus.workers import check_workers
 from avatar.environment import environment
+from avatar.log import one_line
 from avatar.paths import file_sha256
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def evaluate_prior(
 def table(result: dict[str, Any]) -> Table:
     """The numbers of :func:`evaluate_prior` as a table, a row per video and their mean."""
     from rich.table import Table
+    from rich.text import Text
 
     title = "Correlation with the track (lag in frames)"
     found = Table("video", "audio delay", "sync", *MEASURED, box=None, title=title)
@@ -59,5 +61,5 @@ def table(result: dict[str, Any]) -> Table:
         shown = name if stems.count(Path(name).stem) > 1 else Path(name).stem
         lags = {key: "-" if (lag := row[f"{key}_lag"]) is None else f"{lag:.1f}" for key in MEASURED}
         cells = (f"{row[key]:.2f} ({lag})" for key, lag in lags.items())
-        found.add_row(shown, f"{row['audio_delay_s']:.3f} s", f"{row['confidence']:.2f}", *cells)
+        found.add_row(Text(one_line(shown)), f"{row['audio_delay_s']:.3f} s", f"{row['confidence']:.2f}", *cells)
     return found

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from avatar import log
 from avatar.corpus import tracks
 from avatar.errors import AvatarError
 from avatar.motion import facegood
@@ -103,7 +104,11 @@ def _name(place: Path, folders: int) -> str:
 def _folders(folder: Path) -> Iterator[list[Path]]:
     """The files of each folder; links are followed, but no folder is entered twice."""
     entered = set()
-    for root, folders, names in os.walk(folder, followlinks=True):
+
+    def unread(error: OSError) -> None:
+        log.warn(f"{error.filename} cannot be read and is left out: {error.strerror}.")
+
+    for root, folders, names in os.walk(folder, onerror=unread, followlinks=True):
         place = os.path.realpath(root)
         if place in entered:
             folders.clear()
@@ -125,8 +130,8 @@ def _items(folder: Path, files: list[Path]) -> Iterator[Item]:
             audio = found.get(path.name.removesuffix(facegood.SUFFIX))
             yield _item(folder, (path, names), audio, video=False)
         elif path.name.endswith(tracks.SUFFIX):
-            about = path.with_name(tracks.ABOUT)
-            yield _item(folder, (path, about) if about.is_file() else (path,), None, video=False)
+            beside = [path.with_name(name) for name in (tracks.ABOUT, tracks.BASIS)]
+            yield _item(folder, (path, *(file for file in beside if file.is_file())), None, video=False)
         elif suffix in (".csv", ".json") and _names_arkit(path):
             yield _item(folder, (path,), found.get(path.stem), video=False)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,7 @@ def prepare(item: Item, cache: Cache) -> tuple[str, str, bool]:
     try:
         key = cache.key(item)
     except OSError as error:
-        key = hashlib.sha256(item.name.encode()).hexdigest()
+        key = hashlib.sha256(os.fsencode(item.name)).hexdigest()  # a name may be no UTF-8
         cache.refuse(key, f"It cannot be read: {error.strerror or error}.", final=False)
         return item.name, key, True
     if cache.done(key):
@@ -58,8 +59,8 @@ def prepare(item: Item, cache: Cache) -> tuple[str, str, bool]:
         tools.load_tracker()  # that it is not available is not the recording's fault
     try:
         mouth, features = tools.video(item) if item.video else tools.numbers(item)
-    except AvatarError as error:
-        cache.refuse(key, str(error))
+    except AvatarError as error:  # of tracks, it may be about a name: reading them again costs nothing
+        cache.refuse(key, str(error), final=not item.tracks)
     except Exception as error:  # a decoder that trips over one file must not stop the others
         cache.refuse(key, f"{type(error).__name__}: {error}", final=False)
     else:
@@ -112,6 +113,7 @@ class Tools:
         if not item.tracks:
             return self.coefficients(item)
         mouth, features = read_take(item.files[0], self._encoder)
+        _check_long(mouth.seconds)
         _check_seen(mouth.seen)
         return mouth, features
 
@@ -201,9 +203,13 @@ def _check_seen(seen: np.ndarray) -> None:
         raise AvatarError(f"A face is seen in only {seen.mean():.0%} of it.")
 
 
+def _check_long(seconds: float) -> None:
+    if seconds < SHORTEST:
+        raise AvatarError(f"It is only {seconds:.1f} s long.")
+
+
 def _rows(frames: int, fps: float, audio: np.ndarray) -> int:
     """Rows of audio that there are frames for."""
     seconds = min(frames / fps, len(audio) / SAMPLE_RATE)
-    if seconds < SHORTEST:
-        raise AvatarError(f"It is only {seconds:.1f} s long.")
+    _check_long(seconds)
     return int(seconds * RATE)

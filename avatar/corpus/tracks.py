@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from avatar.audio2motion.shared import RATE
 from avatar.checks import Record
 from avatar.corpus.mouth import Mouth
 from avatar.corpus.prepared import read_features, read_mouth, write_prepared
@@ -26,6 +27,7 @@ from avatar.io.checkpoint import load_tensors, save_tensors
 from avatar.motion.arkit import ARKIT
 from avatar.motion.mouth import GEOMETRY
 from avatar.paths import file_sha256, read_json, write_json
+from avatar.sync.judge import MIN_FPS
 
 if TYPE_CHECKING:
     from avatar.audio.encoders.base import SpeechEncoder
@@ -129,7 +131,11 @@ def read_take(path: Path, encoder: SpeechEncoder) -> tuple[Mouth, np.ndarray]:
     if components.shape != (mouth.rows, sizes["K"]):
         raise AvatarError(f"{path}: its features are {list(components.shape)}, not {[mouth.rows, sizes['K']]}.")
     check_tensors(load_tensors(path)[0], path, {"arkit": f"T {len(ARKIT)}", "head": "T 3", "values": "T A"})
+    frames = len(mouth.values)
+    if mouth.fps < MIN_FPS or mouth.rows > frames / mouth.fps * RATE:  # memory follows from what is in the file
+        raise AvatarError(f"{path}: its {frames} frames at {mouth.fps:g} per second do not last as long as its speech.")
     features = mean + std * (torch.from_numpy(components).float() @ basis.T)
+    check_numbers(features, f"{path}: its speech by {basis_path.name}")
     return mouth, features.numpy()
 
 

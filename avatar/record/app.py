@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 from aiohttp import web
@@ -25,6 +26,7 @@ SHARED = ("place.js",)  # of the page of `avatar serve`
 MOST_FRAME_BYTES = 4 << 20
 MOST_FRAME_SIDE = 4096  # pixels
 MOST_TAKE_BYTES = 256 << 20
+TAKE_SECONDS = 900.0  # in which a recording has to arrive: through a forwarded port it may take minutes
 MOST_JSON_BYTES = 1 << 16
 END_SECONDS = 0.5  # after the last answer, so that it arrives
 SUFFIXES = {"video/webm": ".webm", "video/mp4": ".mp4", "video/x-matroska": ".mkv"}
@@ -76,8 +78,7 @@ async def _consent(request: web.Request) -> web.Response:
 
 
 async def _decline(request: web.Request) -> web.Response:
-    await asyncio.to_thread(request.app[SESSION].decline)  # it waits for tracks that are just being written
-    _end_soon(request.app)
+    await _last(request.app, request.app[SESSION].decline)  # it waits for tracks that are just being written
     return web.json_response({"type": "ok"})
 
 
@@ -105,15 +106,25 @@ async def _take(request: web.Request) -> web.Response:
     if suffix is None:
         raise AvatarError("The recording is of a kind that is not known.", fix=f"Send {', '.join(SUFFIXES)}.")
     session = request.app[SESSION]
-    content = await read_body(request, MOST_TAKE_BYTES)
+    content = await read_body(request, MOST_TAKE_BYTES, TAKE_SECONDS)
     await asyncio.to_thread(session.record, request.match_info["name"], content, suffix)
     return web.json_response(await asyncio.to_thread(session.state), status=202)
 
 
 async def _finish(request: web.Request) -> web.Response:
-    result = await asyncio.to_thread(request.app[SESSION].finish)
-    _end_soon(request.app)
-    return web.json_response(result)
+    return web.json_response(await _last(request.app, request.app[SESSION].finish))
+
+
+async def _last(app: web.Application, act: Callable[[], Any]) -> Any:
+    """Do the last thing in a thread, and end after it, also where the page that asked is gone meanwhile."""
+
+    def done(task: asyncio.Task[Any]) -> None:
+        if not task.cancelled() and task.exception() is None:
+            _end_soon(app)
+
+    task = asyncio.create_task(asyncio.to_thread(act))
+    task.add_done_callback(done)
+    return await asyncio.shield(task)
 
 
 def _end_soon(app: web.Application) -> None:

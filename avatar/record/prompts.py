@@ -13,6 +13,8 @@ Kind = Literal["first", "sentence", "topic", "last"]
 FIRST, LAST = "first", "last"  # names of the text that is read before and after all others
 MOST_SENTENCES = 1000
 MOST_CHARACTERS = 400  # of a sentence: what fits on the prompter
+# Characters that join or part letters and words, or say which way they run, in Persian, Hindi, Khmer or Hebrew.
+INVISIBLE = "\u00ad\u200b\u200c\u200d\u200e\u200f\u2060"
 _CHECKED_CHARACTERS = 110  # about eight seconds, from which audio and video can be put in step by themselves
 
 CHECKED = (
@@ -84,6 +86,11 @@ class Prompt:
     text: str
 
 
+def can_be_shown(text: str) -> bool:
+    """Whether a text holds something to see, and no control characters."""
+    return bool(text.strip(f" {INVISIBLE}")) and text.translate(dict.fromkeys(map(ord, INVISIBLE))).isprintable()
+
+
 def prompts(text: Path | None = None) -> list[Prompt]:
     """What is to be said, in order.
 
@@ -113,7 +120,7 @@ def _of_file(path: Path) -> tuple[tuple[str, ...], str]:
     if len(sentences) > MOST_SENTENCES:
         raise AvatarError(f"{path} has {len(sentences)} sentences;", why=f"at most {MOST_SENTENCES} are read.")
     for number, sentence in enumerate(sentences, 1):
-        if len(sentence) > MOST_CHARACTERS or not sentence.isprintable():
+        if len(sentence) > MOST_CHARACTERS or not can_be_shown(sentence):
             raise AvatarError(
                 f"Sentence {number} of {path} does not fit on the prompter:",
                 why=f"it has {len(sentence)} characters, and {MOST_CHARACTERS} printable ones are shown at most.",

@@ -20,7 +20,7 @@ from avatar.corpus.tracks import Take, write_tracks
 from avatar.errors import AvatarError
 from avatar.record.checks import Finding
 from avatar.record.examine import Examiner, in_step
-from avatar.record.prompts import FIRST, LAST, Prompt
+from avatar.record.prompts import FIRST, LAST, Prompt, can_be_shown
 from avatar.record.recordings import kept_for_now
 from avatar.record.statement import AGREEMENT, STATEMENT, as_agreed
 from avatar.writing import atomic_dir
@@ -89,7 +89,7 @@ class RecordingSession:
         name = " ".join(name.split())
         if not agreed:
             raise AvatarError("Nothing is recorded without your consent.", fix="Tick all of it, or leave.")
-        if not name or len(name) > MOST_NAME or not name.isprintable():
+        if len(name) > MOST_NAME or not can_be_shown(name):
             raise AvatarError("A name is missing.", fix=f"Give yours or any pseudonym, of at most {MOST_NAME} letters.")
         self.name = name
 
@@ -226,14 +226,18 @@ class RecordingSession:
         }  # fmt: skip
 
     def close(self) -> None:
-        """Stop; what waits is dropped, and the recording that is being tracked is deleted before this returns."""
-        if not self._closed:
-            self._closed = True
+        """Stop; what waits is dropped, and the recording that is being tracked is deleted before this returns.
+
+        Tracks that are just being written are written before it returns, or never.
+        """
+        with self._lock:
+            closed, self._closed = self._closed, True
+        if not closed:
             self._pool.shutdown(cancel_futures=True)
             self.examiner.close()
 
     def _require_consent(self) -> None:
-        if not self.name or self.declined:
+        if not self.name or self.declined or self._closed:
             raise AvatarError("Nothing is recorded without your consent.")
 
 

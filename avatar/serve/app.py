@@ -185,8 +185,8 @@ async def _json(request: web.Request, most: int) -> Any:
         raise AvatarError("The body is no JSON.") from None
 
 
-async def read_body(request: web.Request, most: int) -> bytes:
-    """Read a body of at most ``most`` bytes.
+async def read_body(request: web.Request, most: int, seconds: float = BODY_SECONDS) -> bytes:
+    """Read a body of at most ``most`` bytes, which has to arrive in so many seconds.
 
     Raises:
         aiohttp.web.HTTPRequestEntityTooLarge: It has more.
@@ -194,7 +194,7 @@ async def read_body(request: web.Request, most: int) -> bytes:
     sentence = f"The body has more than {most >> 10} KiB."
     if (request.content_length or 0) > most:
         raise web.HTTPRequestEntityTooLarge(most, request.content_length or 0, text=sentence)
-    return await asyncio.wait_for(_read(request, most, sentence), BODY_SECONDS)
+    return await asyncio.wait_for(_read(request, most, sentence), seconds)
 
 
 async def _read(request: web.Request, most: int, sentence: str) -> bytes:

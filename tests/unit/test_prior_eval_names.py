@@ -16,9 +16,9 @@ from avatar.errors import AvatarError
 from tests.unit.test_prior import some_prior
 
 
-def takes(folder: Path) -> list[Path]:
+def takes(folder: Path, name: str = "take.mp4") -> list[Path]:
     """Two people, whose videos have the same name."""
-    paths = [folder / who / "s1" / "take.mp4" for who in ("alice", "bob")]
+    paths = [folder / who / "s1" / name for who in ("alice", "bob")]
     for path in paths:
         path.parent.mkdir(parents=True)
         path.write_text(path.parent.parent.name)
@@ -42,7 +42,7 @@ def test_names_are_as_long_as_it_takes(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_every_video_is_measured_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    paths = takes(tmp_path)
+    paths = takes(tmp_path, "take [b] \x1b[31m.mp4")
     some_prior().save(tmp_path / "prior.safetensors")
     row: dict[str, float | None] = {"audio_delay_s": 0.0, "confidence": 1.0}
     for name in MEASURED:
@@ -54,8 +54,10 @@ def test_every_video_is_measured_and_shown(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(evaluate, "prepare_all", prepared)
     monkeypatch.setattr(evaluate, "measure_all", lambda prior, cache, keys: dict.fromkeys(keys, row))
     result = evaluate.evaluate_prior(tmp_path / "prior.safetensors", paths)
-    assert list(result["videos"]) == ["alice/s1/take.mp4", "bob/s1/take.mp4"] and result["mean"] == mean({"a": row})
+    names = [f"{who}/s1/{paths[0].name}" for who in ("alice", "bob")]
+    assert list(result["videos"]) == names and result["mean"] == mean({"a": row})
     console = Console(file=io.StringIO(), width=200, record=True)
     console.print(evaluate.table(result))
     shown = console.export_text()
-    assert "alice/s1/take.mp4" in shown and "bob/s1/take.mp4" in shown
+    for who in ("alice", "bob"):  # brackets are no markup, and control characters do not reach the terminal
+        assert rf"{who}/s1/take [b] \x1b[31m.mp4" in shown

@@ -16,18 +16,21 @@ import pytest
 pytest.importorskip("aiohttp", reason="it is not installed")
 pytest.importorskip("aiortc", reason="it is not installed")
 
+from aiohttp import ClientTimeout
 from aiohttp.test_utils import TestClient, TestServer
 
 from avatar import writing
 from avatar.errors import AvatarError
+from avatar.record import app as page
 from avatar.record import recordings
 from avatar.record import session as module
 from avatar.record.app import make_app
 from avatar.record.session import RecordingSession
+from avatar.serve.app import BODY_SECONDS, read_body
 from avatar.serve.hub import Settings
 from tests.browser import found_tools
 from tests.serving import TOKEN
-from tests.unit.test_record import a_take, session
+from tests.unit.test_record import HEADERS, a_take, session
 
 PAGE = Path(module.__file__).with_name("page")
 
@@ -87,6 +90,48 @@ def test_leaving_while_the_folder_gets_its_name_removes_it(tmp_path, recorded, m
     leaving.join(10)
     recorded.close()
     assert recorded.declined and recorded.result is None and not (tmp_path / "gift").exists()
+
+
+def test_stopping_while_the_tracks_are_written_keeps_nothing(tmp_path, recorded, monkeypatch) -> None:
+    writes(monkeypatch, recorded.close)
+    with pytest.raises(AvatarError):
+        recorded.finish()
+    assert recorded.result is None and list(tmp_path.iterdir()) == [tmp_path / "cache"]
+
+
+def test_the_program_ends_also_where_the_page_is_gone(tmp_path, recorded, monkeypatch) -> None:
+    written, ended = threading.Event(), threading.Event()
+    writes(monkeypatch, lambda: written.wait(10))
+
+    async def run() -> None:
+        app = make_app(recorded, Settings(token=TOKEN), end=ended.set)
+        async with TestClient(TestServer(app)) as client:  # it cancels what nobody waits for, as the command does
+            with pytest.raises(asyncio.TimeoutError):
+                await client.post("/api/finish", headers=HEADERS, timeout=ClientTimeout(total=0.3))
+            await asyncio.sleep(0.1)
+            written.set()
+            assert await asyncio.to_thread(ended.wait, 5)
+
+    asyncio.run(run())
+    assert recorded.result is not None and (tmp_path / "gift").is_dir()
+
+
+def test_a_recording_has_time_to_come_through_a_forwarded_port(recorded, monkeypatch) -> None:
+    given: list[float] = []
+
+    async def read(request: Any, most: int, seconds: float = BODY_SECONDS) -> bytes:
+        given.append(seconds)
+        return await read_body(request, most, seconds)
+
+    async def run() -> None:
+        async with TestClient(TestServer(make_app(recorded, Settings(token=TOKEN), end=lambda: None))) as client:
+            answer = await client.post("/api/takes/s1", data=b"film", headers=HEADERS | {"Content-Type": "video/webm"})
+            assert answer.status == 202
+
+    monkeypatch.setattr(page, "read_body", read)
+    asyncio.run(run())
+    two_minutes = 120 * 9e6 / 8  # bytes, as the page records them
+    assert two_minutes / given[0] < 200e3  # a second, as a slow line takes them
 
 
 WATCH = """

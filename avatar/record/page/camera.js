@@ -32,7 +32,9 @@ export function startRecording(stream) {
   recorder.ondataavailable = ({ data }) => parts.push(data);
   recorder.start(1000);
   return () => new Promise((done) => {
-    recorder.onstop = () => done(new Blob(parts, { type: mimeType.split(";")[0] }));
+    const give = () => done(new Blob(parts, { type: recorder.mimeType.split(";")[0] }));
+    if (recorder.state === "inactive") return give(); // it ended by itself, as where a device fails
+    recorder.onstop = give;
     recorder.stop();
   });
 }

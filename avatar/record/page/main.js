@@ -14,7 +14,7 @@ const SIGNS = { open: "", waiting: "being tracked …", good: "good", refused: "
 const FRAME_MS = 1500, POLL_MS = 700, MOST_MS = 120000, LEAST_MS = 1500;
 
 let state = null, stream = null, current = "first", last = "", stop = null, since = 0, timer = 0, polling = 0, drawn = "", kind = "sentence";
-let unwatch = null, leaving = false;
+let unwatch = null, leaving = false, opening = false, sending = false, finishing = false;
 const findings = new Map();
 window.recordState = () => ({ state, current, recording: Boolean(stop), findings: [...findings.values()] });
 
@@ -50,14 +50,25 @@ function draw() {
   const prompt = find(current), ready = stream && !(current !== "first" && find("first").state !== "good");
   $("lead").textContent = LEADS[prompt.kind];
   $("text").textContent = prompt.kind === "topic" ? `Talk about ${prompt.text}.` : prompt.text;
-  $("record").disabled = !ready || (current === "first" && prompt.state === "waiting");
+  const busy = sending || finishing || (current === "first" && prompt.state === "waiting");
+  $("record").disabled = !stop && (!ready || busy); // what was begun can always be ended
   $("record").firstChild.textContent = stop ? "Stop " : "Record ";
   $("repeat").disabled = !last || Boolean(stop);
   $("skip").disabled = !ready || Boolean(stop) || current === "first";
-  $("finish").disabled = state.seconds < state.least || Boolean(stop);
+  $("finish").disabled = state.seconds < state.least || Boolean(stop) || sending || finishing;
   $("progress").value = state.seconds;
   $("seconds").textContent = `${Math.floor(state.seconds)} s can be used; ${state.least} are needed, 180 make a good gift.`;
   drawList();
+  if (state.result) drawResult(state.result);
+}
+
+function drawResult(result) {
+  $("written").textContent = `${Math.round(result.seconds)} s of tracks of ${result.takes} recordings are in ${result.folder}.`;
+  $("notes").replaceChildren(...[result.sync.text, ...result.left_out.map((one) => `Left out: ${one}`)].map((text) => {
+    const item = document.createElement("li");
+    item.textContent = text;
+    return item;
+  }));
 }
 
 function drawList() {
@@ -98,6 +109,7 @@ function choose(name) {
 
 /** Goes to the next text that is still to be said. */
 function advance() {
+  if (find("first").state === "refused") return choose("first"); // without it nothing else is recorded
   const left = state.prompts.filter((one) => one.kind === kind && (one.state === "open" || one.state === "refused"));
   const at = state.prompts.findIndex((one) => one.name === current);
   const next = left.find((one) => state.prompts.indexOf(one) > at) || left.find((one) => one.name !== current);
@@ -152,12 +164,19 @@ $("leave").addEventListener("click", leave);
 // --- camera ---
 
 async function open() {
+  if (opening || stream) return; // the browser may still be asking
+  opening = true;
+  let given;
   try {
-    stream = await openCamera();
+    given = await openCamera();
   } catch (error) {
-    notice(error.message);
+    if (!leaving) notice(error.message);
     return;
+  } finally {
+    opening = false;
   }
+  stream = given;
+  if (leaving) return close();
   notice("");
   $("video").srcObject = stream;
   $("open").hidden = true;
@@ -165,6 +184,7 @@ async function open() {
     track.addEventListener("ended", () => {
       notice("Camera or microphone was taken away. Plug it in, and open them again.");
       close();
+      draw();
     });
   }
   unwatch = watchLevel(stream, (level, finding) => {
@@ -173,7 +193,7 @@ async function open() {
     drawFindings();
   });
   draw();
-  look();
+  look(stream);
 }
 
 function close() {
@@ -186,19 +206,20 @@ function close() {
   $("open").hidden = false;
 }
 
-async function look() {
-  if (!stream) return;
+async function look(seen) {
+  if (stream !== seen) return; // it was closed; another one that was opened is looked at by itself
   if (!stop && !document.hidden && $("video").videoWidth && !state.waiting) {
     try {
       const answer = await ask("api/frame", { method: "POST", body: await grab($("video")) });
+      if (stream !== seen) return;
       for (const one of ["face", "light"]) findings.delete(one);
       for (const one of answer.findings) findings.set(one.name, one);
       drawFindings();
     } catch (error) {
-      notice(error.message);
+      if (stream === seen) notice(error.message);
     }
   }
-  setTimeout(look, FRAME_MS);
+  setTimeout(look, FRAME_MS, seen);
 }
 
 $("open").addEventListener("click", open);
@@ -209,15 +230,21 @@ async function toggle() {
   if ($("record").disabled) return;
   if (!stop) {
     notice("");
-    stop = startRecording(stream);
+    try {
+      stop = startRecording(stream);
+    } catch (error) {
+      return notice(`The browser cannot record: ${error.message}`);
+    }
     since = performance.now();
     timer = setTimeout(toggle, MOST_MS);
   } else {
-    const name = current, ended = stop;
+    const name = current, ended = stop, short = performance.now() - since < LEAST_MS;
     stop = null;
+    sending = true; // until it has arrived, nothing else is recorded: the next text is not shown yet
     clearTimeout(timer);
+    draw();
     const recording = await ended();
-    if (performance.now() - since < LEAST_MS) {
+    if (short) {
       notice("That was too short. Press Record, say all of it, then press Stop.");
     } else {
       await quietly(post(`api/takes/${name}`, recording, recording.type).then(() => {
@@ -226,6 +253,7 @@ async function toggle() {
         poll();
       }));
     }
+    sending = false;
   }
   $("stage").classList.toggle("recording", Boolean(stop));
   $("badge").hidden = !stop;
@@ -242,9 +270,13 @@ async function poll() {
     return;
   }
   for (const one of state.prompts) {
-    if (before.get(one.name) !== "waiting" || one.state === "waiting") continue;
-    if (one.state === "refused") notice(`“${one.text.length > 44 ? `${one.text.slice(0, 40)} …` : one.text}” cannot be used. ${one.message}`);
-    else if (one.name === "first" && current === "first") { notice("Audio and video are in step.", false); advance(); }
+    const was = before.get(one.name);
+    if (was === one.state || !["waiting", "good"].includes(was)) continue; // others may show that a good one is not
+    if (one.state === "refused") {
+      notice(`“${one.text.length > 44 ? `${one.text.slice(0, 40)} …` : one.text}” cannot be used. ${one.message}`);
+      if (one.name === "first" && !stop) choose("first");
+    }
+    else if (one.state === "good" && one.name === "first" && current === "first") { notice("Audio and video are in step.", false); advance(); }
   }
   if (state.waiting) polling = setTimeout(poll, POLL_MS);
 }
@@ -277,20 +309,16 @@ $("finish").addEventListener("click", async () => {
     $("record").focus();
     return;
   }
-  $("finish").disabled = true;
+  finishing = true;
+  draw();
   notice("The tracks are being written …", false);
   await quietly(post("api/finish", "", "application/json").then((result) => {
     if (leaving) return;
     state.result = result;
     close();
     notice("");
-    $("written").textContent = `${Math.round(result.seconds)} s of tracks of ${result.takes} recordings are in ${result.folder}.`;
-    $("notes").replaceChildren(...[result.sync.text, ...result.left_out.map((one) => `Left out: ${one}`)].map((text) => {
-      const item = document.createElement("li");
-      item.textContent = text;
-      return item;
-    }));
   }));
+  finishing = false;
   draw();
 });
 
