@@ -140,11 +140,6 @@ class _Workers:
         given_up = None
         if task is None:
             self._unborn += 1
-            if self._unborn >= MOST_TRIES:
-                raise AvatarError(
-                    "No worker starts on the Ray cluster:", why=f"{str(error).strip().splitlines()[-1]}.",
-                    fix="The same avatar-toolkit must be installed on its machines, and the current folder be there.",
-                ) from None  # fmt: skip
         else:
             self._tries[task.line] += 1
             if self._tries[task.line] < MOST_TRIES:
@@ -156,8 +151,13 @@ class _Workers:
             self._keep_living()
             if self._idle:  # it may hold the only processor that is left
                 self._next(self._idle.pop())
-            else:
+            elif self._unborn < MOST_TRIES or (task is not None and not self._doing):
                 self._start()
+            elif not self._doing:  # else the others go on: one machine of many may lack something
+                raise AvatarError(
+                    "No worker starts on the Ray cluster:", why=f"{str(error).strip().splitlines()[-1]}.",
+                    fix="The same avatar-toolkit must be installed on its machines, and the current folder be there.",
+                ) from None  # fmt: skip
         return given_up
 
     def _keep_living(self) -> None:

@@ -15,6 +15,7 @@ from avatar.paths import read_json, write_json
 
 REPORT = "jobs.json"
 FORMAT = "avatar-jobs-1"
+_ANY_FORMAT = "avatar-jobs-"  # of any version
 WRITE_SECONDS = 1.0  # between two writings while jobs are done
 
 
@@ -43,6 +44,9 @@ class Report:
         tasks: All jobs.
         marks: Their marks.
         done: Lines of the jobs whose videos are there already; what an earlier report says of them is kept.
+
+    Raises:
+        AvatarError: There is another file of this name, or it cannot be written.
     """
 
     def __init__(self, folder: Path, tasks: Sequence[Task], marks: dict[int, str], done: set[int]) -> None:
@@ -85,10 +89,19 @@ class Report:
 
 
 def _earlier(path: Path) -> dict[str, dict[str, Any]]:
-    """Seconds, frames and warnings of the jobs that an earlier report calls done, by their marks."""
+    """Seconds, frames and warnings of the jobs that an earlier report calls done, by their marks.
+
+    Raises:
+        AvatarError: It is no report.
+    """
     found: dict[str, dict[str, Any]] = {}
-    with suppress(AvatarError, AttributeError, KeyError, TypeError):  # a report is no input: a broken one says nothing
-        for entry in read_json(path)["jobs"]:
+    content: Any = None
+    with suppress(AvatarError):
+        content = read_json(path)
+    if path.exists() and not (isinstance(content, dict) and str(content.get("format")).startswith(_ANY_FORMAT)):
+        raise AvatarError(f"{path} is no report of a batch, and would be replaced.", fix="Choose another --out.")
+    with suppress(AttributeError, KeyError, TypeError):  # a report is no input: a broken one says nothing
+        for entry in content["jobs"]:
             if entry["state"] == "done":
                 found[str(entry["mark"])] = {name: entry[name] for name in ("seconds", "frames", "warnings")}
     return found

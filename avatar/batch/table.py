@@ -6,6 +6,7 @@ import csv
 import functools
 import io
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -67,7 +68,7 @@ def find_problems(tasks: list[Task]) -> list[str]:
     """Say what is wrong with jobs, a sentence each: files that are missing or cannot be read, names used twice."""
     found: list[tuple[int, str]] = []
     first: dict[str, int] = {}
-    inputs = {os.path.realpath(task.speaking.audio): task.line for task in tasks if task.speaking.audio is not None}
+    readers = _readers(tasks)
     of_run, of_audio, of_voice = map(functools.cache, (run_problem, audio_problem, voice_problem))
     for task in tasks:
         said = task.speaking
@@ -79,19 +80,37 @@ def find_problems(tasks: list[Task]) -> list[str]:
         else:
             wrong.append("" if said.audio is None else of_audio(said.audio, said.audio_track))
             wrong.append("" if said.text is None else of_voice(said.tts, said.voice, said.language))
+        wrong = [*filter(None, wrong)] or [_replaced(task, readers)]
         found += [(task.line, sentence) for sentence in wrong if sentence]
         earlier = first.setdefault(os.path.realpath(task.out).casefold(), task.line)
         if earlier != task.line:
             found.append((task.line, f'The video "{task.name}" is that of line {earlier} as well.'))
-        reader = inputs.get(os.path.realpath(task.out))
-        if reader not in (None, task.line):
-            found.append((task.line, f'The video "{task.name}" would replace the audio of line {reader}.'))
     return [f"Line {line}: {sentence}" for line, sentence in found]
+
+
+def _readers(tasks: list[Task]) -> dict[str, int]:
+    """Every file that a job reads, and the first line that names it."""
+    found: dict[str, int] = {}
+    for task in tasks:
+        with suppress(AvatarError):  # what is wrong with a control is said of its line
+            for path in task.inputs():
+                found.setdefault(os.path.realpath(path), task.line)
+    return found
+
+
+def _replaced(task: Task, readers: dict[str, int]) -> str:
+    """Say which file that is read a job would replace; empty where it is none."""
+    for path in task.outputs():
+        if (line := readers.get(os.path.realpath(path))) is not None:
+            return f"{path} would replace a file that {'this line' if line == task.line else f'line {line}'} reads."
+    return ""
 
 
 def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     """Cells that are not empty of each line, by the names of their columns."""
-    text = read_text(path, "a table of jobs", "Give a CSV in UTF-8.")
+    text = read_text(path, "a table of jobs", fix := "Give a CSV in UTF-8.")
+    if "\0" in text:  # of UTF-16 without its mark, say; no name of a file may hold it
+        raise AvatarError(f"{path} is no table of jobs: it holds zero bytes.", fix=fix)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     rows: list[tuple[int, dict[str, str]]] = []
     try:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from avatar.provenance.disclosure import Disclosure
 
 VERSION = 1  # of what is rendered: a higher one renders all jobs anew
+SPEECH = ".speech.wav"  # ending of the audio that is written beside the video of a text
 _PREFIX = "avatar-job-"
 
 
@@ -95,6 +96,20 @@ class Task:
         if self.speaking.text is not None and not any(c.isalnum() for c in self.speaking.text):
             raise AvatarError("The text has nothing to say.", fix="Give at least one word.")
 
+    def inputs(self) -> list[Path]:
+        """What it reads beside its avatar: files, and folders of other avatars.
+
+        Raises:
+            AvatarError: A control is not understood.
+        """
+        options = [value for part in (self.speaking, self.controls) for value in vars(part).values()]
+        poses = [Path(span.value) for span in self.controls.spans() if span.control == "pose"]
+        return [*(value for value in options if isinstance(value, Path)), *poses]
+
+    def outputs(self) -> list[Path]:
+        """What it writes."""
+        return [self.out] if self.speaking.text is None else [self.out, self.out.with_suffix(SPEECH)]
+
     def mark(self, loading: Loading, content: Callable[[Path], list[str]]) -> str:
         """Name what is rendered, by the content of all that goes into it; it is written into the video.
 
@@ -102,15 +117,11 @@ class Task:
             loading: How the avatar is loaded.
             content: :func:`content_of`, or one that remembers it.
         """
-        files = [
-            value for part in (self.speaking, self.controls) for value in vars(part).values() if isinstance(value, Path)
-        ]
-        paths = [*files, *(Path(span.value) for span in self.controls.spans() if span.control == "pose")]
         facts = {
             "version": VERSION, "run": content(self.run), "loading": asdict(loading),
             "speaking": asdict(replace(self.speaking, audio=None)),
             "controls": {name: value for name, value in asdict(self.controls).items() if not isinstance(value, Path)},
-            "files": [content(path) for path in paths], "camera": self.camera, "size": self.size,
+            "files": [content(path) for path in self.inputs()], "camera": self.camera, "size": self.size,
             "camera_file": content(Path(self.camera)) if self.camera else [], "frames": self.frames,
         }  # fmt: skip
         return _PREFIX + hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:32]
@@ -133,7 +144,6 @@ class Task:
         from avatar.infer.camera_path import CameraPath
         from avatar.infer.video import render_file, resize
 
-        self.out.parent.mkdir(parents=True, exist_ok=True)
         audio = self.speaking.open(self.out)
         path = jobs.limited_path(avatar, CameraPath.parse(self.camera), self.controls.beyond, self.camera or "")
         job = jobs.speech_job(avatar, self.controls, audio, path).limited(self.frames)
@@ -142,12 +152,12 @@ class Task:
 
 def mark_of(video: Path) -> str:
     """Read the mark in a video that `Task.render` wrote; empty where there is none."""
-    import av
+    from avatar.io.media import open_media
 
     try:
-        with av.open(f"file:{video}") as container:
+        with open_media(video) as container:
             text = container.metadata.get("comment", "")
-    except (OSError, ValueError):  # not there, or no video
+    except AvatarError:  # not there, or no video
         return ""
     return text if text.startswith(_PREFIX) else ""
 

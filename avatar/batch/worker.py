@@ -49,6 +49,8 @@ class Worker:
                 frames = task.render(avatar, mark, disclosed(avatar.run, self._loading.disclosure))
             except AvatarError as failure:
                 error = str(failure)
+            except OSError as failure:  # the machine, not the program
+                error = f"{failure.filename or 'A file'} cannot be used: {failure.strerror or failure}."
             except Exception as failure:  # a bug must not take the other jobs along
                 error = f"A bug: {type(failure).__name__}: {failure}"
         return Result(seconds=time.perf_counter() - began, frames=frames, error=error, warnings=tuple(said))

@@ -6,6 +6,7 @@ import io
 import itertools
 import threading
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import soxr
@@ -14,6 +15,9 @@ from avatar.errors import AvatarError
 from avatar.io.audio import SAMPLE_RATE
 from avatar.io.media import CONTAINERS, ffmpeg_reason
 from avatar.io.text_to_speech import TextToSpeech
+
+if TYPE_CHECKING:
+    from av import AudioFrame
 
 MOST_CHARACTERS = 2000  # of a text
 MOST_FILE_BYTES = 20 << 20
@@ -86,7 +90,8 @@ def _decoded(content: bytes, most_seconds: float) -> Iterator[np.ndarray]:
     import av
 
     left, silent = round(most_seconds * SAMPLE_RATE), 0
-    resampler = av.AudioResampler(format="fltp", rate=SAMPLE_RATE)
+    # Not planar: with eight planes and more, PyAV reads beyond FFmpeg's list of them.
+    resampler = av.AudioResampler(format="flt", rate=SAMPLE_RATE)
     try:
         with av.open(io.BytesIO(content), options=_OPTIONS) as container:
             stream = next(iter(container.streams.audio), None)
@@ -94,8 +99,7 @@ def _decoded(content: bytes, most_seconds: float) -> Iterator[np.ndarray]:
                 return
             for packet in container.demux(stream):
                 frames = [*packet.decode(), *([None] if packet.dts is None and packet.size == 0 else [])]
-                # The mean of the channels: FFmpeg's own mix is louder than the channels.
-                pieces = [out.to_ndarray().mean(0) for frame in frames for out in resampler.resample(frame)]
+                pieces = [_mixed(out) for frame in frames for out in resampler.resample(frame)]
                 silent = 0 if pieces else silent + 1
                 if silent > MOST_SILENT_PACKETS:
                     return
@@ -109,3 +113,8 @@ def _decoded(content: bytes, most_seconds: float) -> Iterator[np.ndarray]:
             "The file cannot be read as audio:", why=f"{ffmpeg_reason(error)}.",
             fix="Send a wav, flac, mp3, m4a, ogg or opus file.",
         ) from None  # fmt: skip
+
+
+def _mixed(frame: AudioFrame) -> np.ndarray:
+    """The mean of the channels of interleaved samples: FFmpeg's own mix is louder than the channels."""
+    return frame.to_ndarray().reshape(-1, frame.layout.nb_channels).mean(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -15,11 +16,13 @@ import pytest
 from avatar.batch.on_ray import Waiting
 from avatar.batch.run import render_batch
 from avatar.batch.table import Defaults, read_table
+from avatar.batch.task import mark_of
+from avatar.batch.worker import Worker
 from avatar.cli.main import main
 from avatar.errors import AvatarError
 from avatar.infer.avatar import Avatar
 from avatar.paths import read_json
-from tests.batches import DIARY, DrawnLoading, make_run, make_sound, make_table
+from tests.batches import DIARY, DiaryAvatar, DrawnLoading, make_run, make_sound, make_table
 from tests.docs_text import ROOT
 from tests.fake_avatar import LoudnessSpeech
 
@@ -125,6 +128,7 @@ def test_all_mistakes_are_named_before_anything_is_rendered(place: Path, capsys:
         ("run,audio,out\n", "holds no jobs"),
         ("", '"out" is missing'),
         (b"\xff\x00\xd8", "UTF-8"),
+        ("run,audio,out\na,0\0.wav,0.mp4\n", "zero bytes"),
         ("run,audio,out,seed\na,0.wav,0.mp4,x\n", 'Line 2: The seed "x" is no whole number'),
         ("audio,out\n0.wav,0.mp4\n", "Line 2: The cell of run is empty"),
     ],
@@ -136,6 +140,52 @@ def test_a_table_that_is_none(tmp_path: Path, text: str | bytes, word: str) -> N
     except AvatarError as error:
         said = str(error)
     assert word in said
+
+
+def test_no_job_replaces_what_another_reads(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "out").mkdir()
+    for name in ("film.mp4", "own.mp4", "said.speech.wav", "0.mp4"):
+        (place / "out" / name).write_bytes((place / "0.wav").read_bytes())
+    make_table(
+        place / "jobs.csv", ("0.wav", "", "film.mp4", ""), ("1.wav", "", "1.mp4", "out/film.mp4@0-1"),
+        ("1.wav", "", "own.mp4", "out/own.mp4"), ("", "Hello.", "said.mp4", ""),
+        ("out/said.speech.wav", "", "2.mp4", ""), ("0.wav", "", "0.mp4", ""), columns="audio,text,out,pose",
+    )  # fmt: skip
+    said = batch(capsys, "a", code=2)
+    for line, words in {2: "that line 3 reads", 4: "out/own.mp4", 5: "said.speech.wav would replace"}.items():
+        assert words in said.split(f"Line {line}: ")[1].split("Line ")[0], line
+    assert "3 mistakes" in said and not diary(place)
+
+
+def test_a_file_with_the_name_of_the_report_stays(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_table(place / "jobs.csv", FOUR[0])
+    (place / "out").mkdir()
+    (place / "out/jobs.json").write_text('{"jobs": []}')
+    assert "is no report of a batch" in batch(capsys, code=2)
+    assert (place / "out/jobs.json").read_text() == '{"jobs": []}' and not diary(place)
+
+
+def test_a_folder_that_cannot_be_made_is_no_bug(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_table(place / "jobs.csv", ("a", "0.wav", "taken/0.mp4"), ("a", "1.wav", "1.mp4"))
+    (place / "out").mkdir()
+    (place / "out/taken").write_text("a file")
+    batch(capsys, code=2)
+    assert states(place) == {"taken/0.mp4": "failed", "1.mp4": "done"}
+    assert read_json(place / "out/jobs.json")["jobs"][0]["error"].startswith("Cannot write out/taken/0.mp4:")
+
+
+def test_what_the_machine_refuses_is_no_bug(place: Path) -> None:
+    class Unreadable(DrawnLoading):
+        def load(self, run: Path) -> DiaryAvatar:  # type: ignore[override]
+            raise PermissionError(errno.EACCES, "Permission denied", "a/model.safetensors")
+
+    (task,), _ = read_table(make_table(place / "jobs.csv", FOUR[0]), place, Defaults())
+    assert Worker(Unreadable()).render(task, "").error == "a/model.safetensors cannot be used: Permission denied."
+
+
+def test_a_pipe_in_place_of_a_video_is_not_waited_for(place: Path) -> None:
+    os.mkfifo(place / "0.mp4")
+    assert mark_of(place / "0.mp4") == ""
 
 
 def test_options_that_do_not_go_with_a_batch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

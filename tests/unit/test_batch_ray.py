@@ -12,6 +12,7 @@ import pytest
 from avatar.batch import on_ray
 from avatar.batch.on_ray import Waiting
 from avatar.batch.report import Result
+from avatar.errors import AvatarError
 
 
 class Lost(Exception):
@@ -19,7 +20,10 @@ class Lost(Exception):
 
 
 class FakeRay:
-    """Calls are done when somebody waits for them, the oldest first; a call of a worker that is gone is an error."""
+    """Calls are done when somebody waits for them, the oldest first, those of slow workers last.
+
+    A call of a worker that is gone is an error.
+    """
 
     exceptions = SimpleNamespace(RayError=Lost)
 
@@ -28,7 +32,8 @@ class FakeRay:
         self.actor = SimpleNamespace(remote=lambda *_: FakeWorker(self))
 
     def wait(self, calls: list[Call], num_returns: int = 1, timeout: float = 0) -> tuple[list[Call], list[Call]]:
-        answered = [call for call in calls if not call.worker.mute][:num_returns]
+        alive = [call for call in calls if not call.worker.mute]
+        answered = sorted(alive, key=lambda call: call.worker.slow)[:num_returns]
         assert answered or timeout < on_ray.WAIT_SECONDS, "whoever is waited for never answers"
         return answered, [call for call in calls if call not in answered]
 
@@ -47,7 +52,7 @@ class FakeWorker:
     """An actor; `gone` with its machine, or `mute` where nobody knows yet that it is."""
 
     def __init__(self, ray: FakeRay) -> None:
-        self.gone = self.mute = False
+        self.gone = self.mute = self.slow = False
         self.ready = SimpleNamespace(remote=lambda: Call(self, lambda: True))
         self.render = SimpleNamespace(remote=lambda task, _: Call(self, lambda: ray.render(self, task)))
         ray.workers.append(self)
@@ -96,3 +101,20 @@ def test_a_job_that_kills_its_worker_is_given_up():
 
     ray = FakeRay(render)
     assert "killed 3 times" in rendered(ray, jobs=1, workers=1)["0.mp4"] and len(ray.workers) == 3
+
+
+@pytest.mark.parametrize("alive", [1, 0])
+def test_a_machine_on_which_no_worker_starts_does_not_end_the_batch(alive: int):
+    def start(*_: object) -> FakeWorker:
+        worker = FakeWorker(ray)
+        worker.gone, worker.slow = len(ray.workers) > alive, len(ray.workers) <= alive
+        return worker
+
+    ray = FakeRay(lambda *_: Result(seconds=1.0, frames=1))
+    ray.actor = SimpleNamespace(remote=start)
+    if alive:
+        assert rendered(ray, jobs=3, workers=2) == {"0.mp4": "", "1.mp4": "", "2.mp4": ""}
+    else:
+        with pytest.raises(AvatarError, match="No worker starts"):
+            rendered(ray, jobs=3, workers=2)
+    assert len(ray.workers) == 4

@@ -43,14 +43,14 @@ def serve(folder: Path, test: Test, **settings: Any) -> None:
     asyncio.run(run())
 
 
-def wav(seconds: float) -> bytes:
+def wav(seconds: float, channels: int = 2) -> bytes:
     file = io.BytesIO()
     with wave.open(file, "wb") as out:
-        out.setnchannels(2)
+        out.setnchannels(channels)
         out.setsampwidth(2)
         out.setframerate(44100)
         samples = (8000 * np.sin(np.arange(round(44100 * seconds)) * 0.05)).astype("<i2")
-        out.writeframes(np.repeat(samples, 2).tobytes())
+        out.writeframes(np.repeat(samples, channels).tobytes())
     return file.getvalue()
 
 
@@ -492,6 +492,8 @@ def test_files_are_decoded_in_memory_and_no_further_than_they_may():
     assert samples.dtype == np.float32 and abs(len(samples) - 2 * SAMPLE_RATE) < 100 and 0.2 < samples.max() < 0.3
     assert len(np.concatenate(list(decode(wav(2.0), most_seconds=0.5)))) == SAMPLE_RATE // 2
     assert FRAME * FPS == SAMPLE_RATE
+    many = np.concatenate(list(decode(wav(2.0, channels=10))))
+    assert len(many) == len(samples) and np.abs(many - samples).max() < 1e-3
 
 
 def test_a_message_is_checked_field_by_field():
