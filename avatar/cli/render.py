@@ -13,7 +13,7 @@ from avatar.backends import RendererName, require
 from avatar.data.run import require_run
 from avatar.device import DeviceName, Precision, choose_device
 from avatar.errors import AvatarError
-from avatar.infer.controls import Controls
+from avatar.infer.controls import Controls, files_of
 from avatar.infer.speaking import Speaking
 from avatar.paths import write_json
 from avatar.provenance.disclosure import DisclosureOptions
@@ -104,7 +104,8 @@ def main(config: Config) -> None:
     home = run if config.run.is_dir() else config.run.parent  # a bundle has no room for videos
     out = jobs.video_path(home, config.out, speaking, controls, config.split)
     if config.json is not None:
-        refuse_to_overwrite(config.json, speaking.audio, controls.motion, controls.timeline)
+        keyframes = Path(config.camera) if config.camera else None
+        refuse_to_overwrite(config.json, speaking.audio, *files_of(controls), keyframes)
     disclosure = disclosed(run, config.disclosure, COMPOSITE if config.dub else TRAINED)
     disclosure.announce()
     choose_device(config.device)

@@ -197,10 +197,19 @@ def require_stated(folder: Path | None, given: Consent | None, photo: Path) -> N
         photo: The photo; a record may lie beside it.
 
     Raises:
-        AvatarError: Nothing is stated.
+        AvatarError: Nothing is stated, it has expired, or the record beside the photo is damaged.
     """
-    known = folder is not None and of_folder(folder).stated
-    if (given is not None and given.stated) or known or photo.with_suffix(BESIDE).is_file():
+    record = given  # in the order of `keep`
+    if record is None and folder is not None and (known := of_folder(folder)).stated:
+        record = known
+    if record is None and (beside := photo.with_suffix(BESIDE)).is_file():
+        record = read(beside)
+    if record is not None and record.expired:
+        raise AvatarError(
+            f"The consent of the person in {photo} has expired on {record.expires}.", why="Of a photo no avatar is "
+            "made without.", fix="Ask the person anew, and pass --consent FILE with what they say.",
+        )  # fmt: skip
+    if record is not None and record.stated:
         return
     raise AvatarError(
         f"Nobody has stated that the person in {photo} agreed to an avatar.", why="Of a photo none is made without.",

@@ -96,6 +96,7 @@ def _motion(
     exporter: Exporter, folder: Path, out: Path, speaking: Speaking, controls: Controls, device: DeviceName
 ) -> ExportSource:
     from avatar.infer.camera_path import CameraPath
+    from avatar.infer.controls import files_of
     from avatar.infer.planner import plan_motion
     from avatar.motion import Motion
 
@@ -103,7 +104,7 @@ def _motion(
     files = [controls.print_timeline, out if exporter.suffixes else None]
     for path in files:
         if path is not None:
-            refuse_to_overwrite(path, speaking.audio, controls.motion, controls.timeline)
+            refuse_to_overwrite(path, speaking.audio, *files_of(controls))
     controls.check()
     view = CameraPath.parse(exporter.camera if isinstance(exporter, View) else None)
     controls.write_timeline()

@@ -136,6 +136,16 @@ class Controls:
         return spans
 
 
+def files_of(controls: Controls) -> list[Path]:
+    """What controls read: files, and folders of other avatars.
+
+    Raises:
+        AvatarError: One of the timed controls is not understood.
+    """
+    poses = [Path(span.value) for span in controls.spans() if span.control == "pose"]
+    return [*filter(None, (controls.motion, controls.style, controls.words, controls.timeline)), *poses]
+
+
 def _require_strings(name: str, values: object) -> None:
     """Refuse a plain string, which would be taken letter by letter, and items that are none."""
     items = tuple(values) if isinstance(values, tuple | list) else (values,)

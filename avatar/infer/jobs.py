@@ -9,6 +9,7 @@ from avatar import log
 from avatar.data.outputs import check_output, refuse_to_overwrite
 from avatar.environment import environment
 from avatar.errors import AvatarError
+from avatar.infer.controls import files_of
 from avatar.infer.planner import plan_motion
 from avatar.infer.renderer import counts
 from avatar.infer.video import Job
@@ -75,9 +76,10 @@ def video_path(run: Path, out: Path | None, speaking: Speaking, controls: Contro
         source = speaking.audio or (None if speaking.text is not None else controls.motion)
         plain = split or ("idle" if speaking.text is None else "text")
         out = run / f"{plain if source is None else source.stem}.mp4"
-    check_output(out, speaking.audio, controls.motion, controls.timeline, suffixes=(".mp4",))
+    inputs = [speaking.audio, *files_of(controls)]
+    check_output(out, *inputs, suffixes=(".mp4",))
     if controls.print_timeline is not None:
-        refuse_to_overwrite(controls.print_timeline, speaking.audio, controls.motion, controls.timeline)
+        refuse_to_overwrite(controls.print_timeline, *inputs)
     return out
 
 
@@ -127,7 +129,7 @@ def render_avatar(
 
     source, target, how = Path(audio), Path(out), controls or Controls()
     how.check()
-    check_output(target, source, how.motion, how.timeline, suffixes=(".mp4",))
+    check_output(target, source, *files_of(how), suffixes=(".mp4",))
     path = limited_path(avatar, CameraPath.parse(camera), how.beyond, camera)
     job = speech_job(avatar, how, AudioFile(source), path)
     render_file(avatar, job, avatar.view_camera, path, target, disclosed(avatar.run))

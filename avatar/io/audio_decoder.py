@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _BROKEN_SHARE = 0.5  # more undecodable packets than this means that the track is damaged
 _RUN_UP_SECONDS = 5.0  # decoded before the wanted start: decoders settle, and stamps are averaged
 _SILENCE_BLOCK = 160_000  # samples
+_NAMED_CHANNELS = 8  # at most, whose usual order FFmpeg knows where a file does not name them
 
 
 class Downmix:
@@ -34,7 +35,8 @@ class Downmix:
     Args:
         rate: Hertz, of the result.
         layout: "mono" or "stereo".
-        channel: Number of the only channel to take, from 0; None: mix all.
+        channel: Number of the only channel to take, from 0; None: mix all. Into stereo all are mixed nevertheless, if
+            it is known where they belong.
 
     Attributes:
         channels: Of the result.
@@ -71,24 +73,30 @@ class Downmix:
             while True:
                 yield graph.pull().to_ndarray()  # pyright: ignore[reportAttributeAccessIssue]  # an audio frame
 
+    def _pan(self, mix: str) -> str:
+        """Options of FFmpeg's filter that gives each channel the same mix."""
+        return "|".join([self._layout, *(f"c{i}={mix}" for i in range(self.channels))])
+
     def _build(self, frame: AudioFrame) -> Graph:
         import av.filter
 
         graph = av.filter.Graph()
         # PyAV describes a layout without an order by a name that a filter does not take.
         channels = len(frame.layout.channels) or frame.layout.nb_channels
-        named = frame.layout.name if not frame.layout.name.endswith(" channels") else f"{channels}c"
+        unnamed, many = frame.layout.name.endswith(" channels"), channels > _NAMED_CHANNELS
+        named = f"{channels}{'C' if many else 'c'}" if unnamed else frame.layout.name
         links = [
             graph.add_abuffer(
                 format=frame.format.name, sample_rate=frame.sample_rate, layout=named, time_base=frame.time_base
             )
         ]
-        if self._channel is not None:
-            links.append(graph.add("pan", f"mono|c0=c{self._channel}"))
-        elif self._layout == "mono" and named.endswith("c") and channels > 2:  # channels that nobody named
-            links.append(graph.add("pan", "mono|c0=" + "+".join(f"{1 / channels:.6f}*c{i}" for i in range(channels))))
+        mono = self._layout == "mono"
+        if self._channel is not None and (mono or (unnamed and many)):
+            links.append(graph.add("pan", self._pan(f"c{self._channel}")))
+        elif unnamed and (many or (mono and channels > 2)):
+            links.append(graph.add("pan", self._pan("+".join(f"{1 / channels:.6f}*c{i}" for i in range(channels)))))
         options = f"osr={self._rate}:osf=fltp:ochl={self._layout}"
-        if self._layout == "mono":
+        if mono:
             options += ":rematrix_maxval=1"  # or FFmpeg makes floats louder than integers, by 3 dB for stereo
         links.append(graph.add("aresample", options))
         links.append(graph.add("abuffersink"))
@@ -123,7 +131,7 @@ def decode(
     """
     import av
 
-    mix = Downmix(rate, layout, choice.channel if layout == "mono" else None)
+    mix = Downmix(rate, layout, choice.channel)
     try:
         with open_media(path, "audio") as container:
             stream = container.streams.audio[choice.index]

@@ -51,6 +51,8 @@ class Hibari:
         """Say a text, a sentence at a time. The first text loads the voice."""
         try:
             yield from self._loaded().stream(text, seed=0)
+        except IndexError as error:  # of numbers of 37 digits and more, whose names hibari does not know
+            raise AvatarError("hibari cannot read the text aloud.", why="A number in it may be too long.") from error
         except RuntimeError as error:
             raise AvatarError(
                 f"The voice '{self._voice}' cannot be had:", why=str(error), fix=f"Use --voice {DEFAULT_VOICE}."

@@ -141,17 +141,25 @@ class _Channels:
     def __init__(self) -> None:
         from av.audio.resampler import AudioResampler
 
-        self._resampler = AudioResampler(format="fltp", rate=RATE)
+        # Not planar: with eight planes and more, PyAV reads beyond FFmpeg's list of them.
+        self._resampler = AudioResampler(format="flt", rate=RATE)
 
     def push(self, frame: AudioFrame) -> list[np.ndarray]:
         frame.pts = None
-        return [part.to_ndarray()[:_MOST_CHANNELS] for part in self._resampler.resample(frame)]
+        return [_apart(part) for part in self._resampler.resample(frame)]
 
     def flush(self) -> list[np.ndarray]:
+        from av import FFmpegError
+
         try:
-            return [part.to_ndarray()[:_MOST_CHANNELS] for part in self._resampler.resample(None)]
-        except (ValueError, OSError):
+            return [_apart(part) for part in self._resampler.resample(None)]
+        except (FFmpegError, ValueError, OSError):
             return []
+
+
+def _apart(frame: AudioFrame) -> np.ndarray:
+    """Channels [C, n] of a frame whose samples are interleaved."""
+    return frame.to_ndarray().reshape(-1, frame.layout.nb_channels).T[:_MOST_CHANNELS]
 
 
 def audio_content(places: Sequence[np.ndarray]) -> AudioContent:

@@ -95,7 +95,7 @@ def say(text: str, path: Path, engine: str = "hibari", voice: str | None = None,
         raise AvatarError(f"The text {text[:40]!r} has nothing to say.", fix="Give at least one word.")
     pieces = [piece for piece in speaker.speak(text) if len(_checked(piece, engine))]
     if not pieces:
-        raise AvatarError(f"The text {text[:40]!r} has nothing to say.", fix="Give at least one word.")
+        raise AvatarError(f"The voice can say nothing of the text {text[:40]!r}.", why=f"It speaks {language!r}.")
     rate = speaker.sample_rate
     if not isinstance(rate, Integral) or not SAMPLE_RATES[0] <= int(rate) <= SAMPLE_RATES[1]:
         raise _wrong(engine, f"a sample rate of {rate}")

@@ -37,7 +37,7 @@ _RADIANS: dict[str, tuple[int, int] | None] = {
     "LeftEyeYaw": (3, -1), "LeftEyePitch": (4, -1), "LeftEyeRoll": None,
     "RightEyeYaw": (3, -1), "RightEyePitch": (4, -1), "RightEyeRoll": None,
 }  # fmt: skip
-_EYES = (3, 4)
+_HEAD, _EYES = (0, 1, 2), (3, 4)
 _LOOK_FULL = 35.0  # degrees that an eyeLook coefficient of 1 stands for; of Live Link Face
 _MOST_RADIANS = (1.6, 3.2)  # of yaw or pitch: no face is seen beyond the first, and no angle goes beyond the second
 _STRAY = 0.05  # of the frames may be beyond the first, where a tracker loses the face; where more are, it is degrees
@@ -283,9 +283,15 @@ def _motion(path: Path, table: Table, person: MotionStats) -> Motion:
     values = torch.from_numpy(arkit)
     tensors: dict[str, Any] = {"arkit": values, "face": FaceMap.fit(person.track)(values)}
     still = person.rest[torch.zeros(len(arkit), dtype=torch.long)]
-    if {0, 1, 2} <= set(turns):
-        tensors["head_rotation"] = head_rotation(np.stack([turns[k] for k in range(3)], 1))
-    gaze = np.stack([turns[i] for i in _EYES], 1) if {*_EYES} <= set(turns) else _LOOK_FULL * _looks(arkit)
+    if any(k in turns for k in _HEAD):
+        if lacks := [ANGLES[k] for k in _HEAD if k not in turns]:
+            log.warn(f"{path} lacks {' and '.join(lacks)}, which is taken as 0.")
+        zero = np.zeros(len(arkit))
+        tensors["head_rotation"] = head_rotation(np.stack([turns.get(k, zero) for k in _HEAD], 1))
+    gaze = _LOOK_FULL * _looks(arkit)
+    for column, i in enumerate(_EYES):
+        if i in turns:
+            gaze[:, column] = turns[i]
     tensors["gaze"] = torch.from_numpy(np.radians(gaze).astype(np.float32))
     tensors["valid"] = torch.from_numpy(table.measured)
     return replace(still.map(**tensors), fps=table.fps)

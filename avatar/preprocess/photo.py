@@ -23,7 +23,7 @@ MOST_TURNED = 25.0  # degrees: beyond, one half of the face is not there
 MOST_NODDED = 25.0
 SEARCHED = 1280  # pixels of the longer side at which faces are looked for
 COUNTS = 0.35  # of the largest face's height: smaller ones are bystanders
-FAR = 2.0  # face heights from a given point to the face that it means
+FAR = 0.5  # face heights from a given point to the box of the face that it means: others may stand beside it
 _HEADER = 1 << 24  # bytes before which the size stands, whatever a camera puts before it
 _CONVERT = "Convert it to JPEG or PNG."
 
@@ -69,7 +69,7 @@ def read_photo(path: Path) -> tuple[np.ndarray, list[Treatment]]:
     """Read a photo as sRGB.
 
     Returns:
-        uint8 RGB [H, W, 3], upright, and what was done to its colours.
+        uint8 RGB [H, W, 3], upright, and what was done to its colours and to what is transparent.
 
     Raises:
         AvatarError: It is damaged or larger than any photo.
@@ -77,14 +77,43 @@ def read_photo(path: Path) -> tuple[np.ndarray, list[Treatment]]:
     from avatar.io.color_profile import read_profile, to_srgb
 
     image = read_rgb(path, _CONVERT)  # refuses a size that cannot be before anything else looks at it
-    if (profile := read_profile(path)) is None:
-        return image, []
-    image, name = to_srgb(image, profile, path)
-    return image, [] if name is None else [Treatment("profile", f"Colours were converted from {name} to sRGB.")]
+    told: list[Treatment] = []
+    if (profile := read_profile(path)) is not None:
+        image, name = to_srgb(image, profile, path)
+        told += [] if name is None else [Treatment("profile", f"Colours were converted from {name} to sRGB.")]
+    if (alpha := read_alpha(path)) is not None and alpha.shape == image.shape[:2] and int(alpha.min()) < 255:
+        share = alpha[..., None] / np.float32(255)
+        image = np.rint(share * image + 255 * (1 - share)).astype(np.uint8)
+        told.append(Treatment("alpha", "What is transparent in the photo was made white."))
+    return image, told
 
 
-def find_faces(image: np.ndarray) -> list[Face]:
-    """Find the faces in a photo, uint8 RGB [H, W, 3]: largest first, in its pixels."""
+def read_alpha(path: Path) -> np.ndarray | None:
+    """Read how opaque a PNG file is, uint8 [H, W], upright; None of others.
+
+    Under what is transparent, files often still hold what somebody took out of the photo.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path, formats=("PNG",)) as found:
+            if found.mode not in ("RGBA", "LA", "PA") and "transparency" not in found.info:
+                return None
+            return np.asarray(ImageOps.exif_transpose(found).convert("RGBA").getchannel("A"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None
+
+
+def find_faces(image: np.ndarray, pointed: bool = False) -> list[Face]:
+    """Find the faces in a photo: largest first, in its pixels.
+
+    The detector overlooks some faces of a group, which are then looked for in parts of the photo. In the photo of one
+    person that would only find faces that are none.
+
+    Args:
+        image: uint8 RGB [H, W, 3].
+        pointed: Whether the user points at one of them.
+    """
     from avatar.io.images import resize
     from avatar.preprocess.faces import distinct, find_in_tiles, moved_face
     from avatar.preprocess.landmarker import Landmarker
@@ -93,7 +122,9 @@ def find_faces(image: np.ndarray) -> list[Face]:
     scale = min(1.0, SEARCHED / max(height, width))
     small = image if scale == 1 else resize(image, (max(1, round(width * scale)), max(1, round(height * scale))))
     with Landmarker(num_faces=4) as landmarker:
-        found = distinct(landmarker.detect(small)) or find_in_tiles(landmarker, small)
+        found = distinct(landmarker.detect(small))
+        if pointed or len(found) != 1:
+            found = find_in_tiles(landmarker, small, found)
     return [moved_face(face, 0, 0, scale) for face in found]
 
 
@@ -145,11 +176,16 @@ def _wanted(path: Path, faces: Sequence[Face], config: PrepareConfig) -> Face:
         if wanted > len(in_order):
             raise AvatarError(f"There is no face {wanted} in {path}.", why=f"From the left: {listed}.")
         return in_order[wanted - 1]
-    away = [float(np.linalg.norm(face.centre - wanted)) for face in in_order]
+    away = [_outside(face, wanted) for face in in_order]
     nearest = int(np.argmin(away))
     if away[nearest] > FAR * in_order[nearest].height:
         raise AvatarError(f"There is no face near {wanted[0]},{wanted[1]} in {path}.", why=f"From the left: {listed}.")
     return in_order[nearest]
+
+
+def _outside(face: Face, point: tuple[int, int]) -> float:
+    """Pixels from a point to the box of a face; 0 inside."""
+    return float(np.linalg.norm(np.maximum(np.maximum(face.box[:2] - point, point - face.box[2:]), 0)))
 
 
 def direction(face: Face) -> tuple[float, float]:

@@ -39,7 +39,7 @@ def run(ctx: StageContext, out: Path) -> IngestResult:
     config = ctx.config
     image, colours = read_photo(ctx.video)
     height, width = image.shape[:2]
-    face = choose_face(ctx.video, find_faces(image), config)
+    face = choose_face(ctx.video, find_faces(image, isinstance(config.wanted_face, tuple)), config)
     if (square := config.square) is not None:
         if square.x + square.side > width or square.y + square.side > height:
             raise AvatarError(

@@ -17,6 +17,9 @@ from avatar.create import person_folder
 from avatar.data.outputs import refuse_to_overwrite
 from avatar.data.run import open_person
 from avatar.errors import AvatarError
+from avatar.infer.controls import Controls
+from avatar.infer.jobs import video_path
+from avatar.infer.speaking import Speaking
 from avatar.io import audio
 from avatar.paths import write_json
 from avatar.train.run import describe, parts_before
@@ -58,6 +61,28 @@ def test_no_output_takes_the_place_of_a_part_of_an_avatar(tmp_path: Path) -> Non
         refuse_to_overwrite(tmp_path)
     refuse_to_overwrite(tmp_path / "hello.mp4")
     refuse_to_overwrite(tmp_path / "motion.safetensors")  # there is none
+
+
+@pytest.mark.parametrize("controls", [{"style": "film.mp4"}, {"pose": ("film.mp4@0-1",)}, {"motion": "film.mp4"}])
+def test_no_video_takes_the_place_of_a_film_that_it_follows(tmp_path: Path, monkeypatch, controls: dict) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("film.mp4").write_bytes(b"my own")
+    paths = {name: Path(value) if isinstance(value, str) else value for name, value in controls.items()}
+    with pytest.raises(AvatarError, match="is one of the inputs"):
+        video_path(tmp_path, Path("film.mp4"), Speaking(audio=Path("a.wav")), Controls(**paths), None)
+
+
+def test_no_record_takes_the_place_of_a_file_that_was_written_by_hand(tmp_path: Path, capfd) -> None:
+    (run := tmp_path / "run").mkdir()
+    (run / "person.json").write_text("{}")
+    (run / "config.toml").write_text("")
+    (words := tmp_path / "words.json").write_text('{"words": [[0, 1, "hello"]]}')
+    (camera := tmp_path / "camera.json").write_text("[]")
+    command = ["render", str(run), "--idle", "1", "--words", str(words), "--camera", str(camera)]
+    for option, path in (("--json", words), ("--print-timeline", words), ("--json", camera)):
+        before = path.read_bytes()
+        assert main([*command, option, str(path)]) == 2
+        assert "is one of the inputs" in said(capfd) and path.read_bytes() == before
 
 
 @pytest.mark.parametrize("out", ["mine.mp4", "mydir"])

@@ -15,7 +15,7 @@ import pytest
 from avatar.cli.consent import answered
 from avatar.cli.main import main
 from avatar.data import consent
-from avatar.data.consent import SCOPES, SYNTHETIC, Consent, keep, of_folder, require
+from avatar.data.consent import SCOPES, SYNTHETIC, Consent, keep, of_folder, require, require_stated
 from avatar.data.person import MARKER
 from avatar.data.run import CONFIG
 from avatar.errors import AvatarError
@@ -167,6 +167,24 @@ def test_a_photo_needs_its_own_record(tmp_path) -> None:
     with pytest.raises(AvatarError, match="Nobody has stated"):
         pipeline.prepare(photo, person, force=True)
     assert of_folder(person) == consent.own(), "nothing was changed"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"subject": {"relation": "not stated"}}, "Nobody has stated"),
+        ({"expires": "2026-05-02"}, "has expired on 2026-05-02"),
+        ({"format": "no record"}, "is no record of consent"),
+    ],
+)
+def test_a_record_beside_a_photo_has_to_say_yes(tmp_path, changes, words) -> None:
+    photo = tmp_path / "me.jpg"
+    record(tmp_path / "me.consent.json")
+    require_stated(None, None, photo)
+    record(tmp_path / "me.consent.json", **changes)
+    with pytest.raises(AvatarError, match=words):
+        require_stated(None, None, photo)
+    require_stated(None, AGREED, photo)
 
 
 def test_it_goes_from_the_person_into_the_run(tmp_path) -> None:

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from avatar.assets import store as assets
 from avatar.cli.main import main
@@ -36,7 +37,7 @@ from avatar.motion.statistics import MotionStats
 from avatar.paths import file_sha256, read_json
 from avatar.preprocess.config import PrepareConfig
 from avatar.preprocess.landmarker import Face
-from avatar.preprocess.photo import check_photo, choose_face, direction, is_photo
+from avatar.preprocess.photo import check_photo, choose_face, direction, find_faces, is_photo, read_photo
 from avatar.provenance.credentials import read
 from avatar.provenance.disclosure import DisclosureOptions
 from avatar.train.photo import photo_cone
@@ -77,9 +78,22 @@ def test_whose_avatar_it_is():
         ([], None, "No face"), ([alone, other], None, "There are 2 faces"), ([face(height=120)], None, "120 pixels"),
         ([face(yaw=31)], None, "31 degrees to the side"), ([face(pitch=-34)], None, "34 degrees down"),
         ([alone, other], "3", "no face 3"), ([alone, other], "5000,10", "no face near"),
+        ([alone], "700,300", "no face near"),  # the next person's place, who was not found
     ):  # fmt: skip
         with pytest.raises(AvatarError, match=words):
             choose_face(path, faces, replace(config, face=chosen))
+
+
+def test_everybody_in_a_group_can_be_meant():
+    need_landmarker()
+    one = cv2.resize(portrait(), (420, 420), interpolation=cv2.INTER_CUBIC)
+    group = np.concatenate([np.concatenate([one] * 3, 1)] * 2)
+    faces = find_faces(group, pointed=True)
+    for x, y in ((204 + 420 * column, 187 + 420 * row) for row in (0, 1) for column in (0, 1, 2)):
+        chosen = choose_face(Path("p.jpg"), faces, PrepareConfig(face=f"{x},{y}"))
+        assert np.linalg.norm(chosen.centre - [x, y]) < 40
+    assert len(find_faces(group)) == len(faces), "a number means the same face"
+    assert len(find_faces(one)) == 1, "alone"
 
 
 def test_what_is_no_photo(tmp_path: Path):
@@ -99,6 +113,24 @@ def test_what_is_no_photo(tmp_path: Path):
     ):  # fmt: skip
         with pytest.raises(AvatarError, match=words):
             check_photo(path, config)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_was_taken_out_of_a_photo_is_not_shown(tmp_path: Path, mode: str):
+    pixels = np.full((40, 30, 4), 90, np.uint8)
+    pixels[..., 3] = 255
+    pixels[:20] = (10, 10, 10, 0)  # still there, and transparent
+    pixels[20] = (90, 90, 90, 128)
+    image = Image.fromarray(pixels)
+    image = image.quantize(8) if mode == "P" else image.convert(mode)
+    exif = Image.Exif()
+    exif[0x112] = 3  # it stands on its head
+    image.save(tmp_path / "p.png", exif=exif)
+    found, told = read_photo(tmp_path / "p.png")
+    assert (found[-20:] == 255).all() and np.abs(found[:19].astype(int) - 90).max() < 3
+    assert 165 < found[19].mean() < 180 and [one.kind for one in told] == ["alpha"]
+    Image.fromarray(pixels[..., :3]).save(tmp_path / "opaque.png")
+    assert read_photo(tmp_path / "opaque.png")[1] == [] and (read_photo(tmp_path / "opaque.png")[0][0] == 10).all()
 
 
 @pytest.mark.parametrize("consent", [[], ["--consent", "self"]])

@@ -121,6 +121,9 @@ def half(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         ([noise(0.3), voice()], 1),
         ([0.01 * noise(), 0.01 * noise()[::-1], voice(), SILENT, SILENT, SILENT], 2),
         ([voice()] * 6, None),
+        ([SILENT] * 7 + [voice()], 7),
+        ([voice()] * 18, None),  # as mixing desks record; nobody names so many channels
+        ([SILENT] * 8 + [voice()], 8),
         ([SILENT, SILENT], None),
     ],
 )
@@ -158,6 +161,14 @@ def test_the_muxed_audio_keeps_its_channels(tmp_path: Path):
     with av.open(str(tmp_path / "out.mp4")) as file:
         left, right = np.concatenate([frame.to_ndarray() for frame in file.decode(audio=0)], 1)
     assert np.corrcoef(left, right)[0, 1] < -0.99
+
+
+def test_the_muxed_audio_has_the_voice_of_more_channels_than_have_names(tmp_path: Path):
+    soundfile.write(tmp_path / "a.wav", np.stack([SILENT] * 8 + [voice()], 1), RATE)
+    with VideoWriter(tmp_path / "out.mp4", 64, 64, 5.0, audio=tmp_path / "a.wav") as writer:
+        for _ in range(10):
+            writer.write(np.zeros((64, 64, 3), np.uint8))
+    assert likeness(load_audio(tmp_path / "out.mp4"), voice()[: 2 * RATE]) > 0.95
 
 
 # -- what is heard ---------------------------------------------------------------------------------------------------
