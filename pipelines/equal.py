@@ -4,10 +4,14 @@
 
 Tensors must be the same bits. Records are compared without times and places. Names that changed on purpose can be given
 as ``--renamed OLD=NEW``; each is replaced where it stands in the name of a file, a tensor or a field of the first run.
+
+``--proof FILE --records 'NAME*'`` writes down that nothing differed between two commits, so that records of those names
+do not count as older than the later one (`pipelines.records`).
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +21,7 @@ from typing import Annotated, Any
 import torch
 import tyro
 
+from avatar.errors import AvatarError
 from avatar.io.checkpoint import read_safetensors
 from avatar.paths import read_json
 
@@ -37,6 +42,10 @@ class Config:
     """Two files of metrics, from `avatar eval`."""
     renamed: tuple[str, ...] = ()
     """Names that changed on purpose, OLD=NEW."""
+    proof: Path | None = None
+    """Add a line to this file where nothing differs; needs metrics as well."""
+    records: tuple[str, ...] = ()
+    """Patterns of the names of records for which that is a proof."""
 
 
 def compare(config: Config) -> tuple[list[str], int]:
@@ -106,7 +115,31 @@ def main(config: Config) -> int:
     """Print what differs; 1 if anything does."""
     found, count = compare(config)
     print("\n".join(found) or f"All {count} tensors and fields are equal.")
+    if config.proof is not None and not found:
+        line = json.dumps(proof(config, count))
+        with config.proof.open("a", encoding="utf-8") as file:
+            file.write(f"{line}\n")
     return 1 if found else 0
+
+
+def proof(config: Config, count: int) -> dict[str, Any]:
+    """What was shown: two commits, how many things were compared of which run, and the records that it counts for.
+
+    Raises:
+        AvatarError: No metrics or records were named, or a run and its metrics are not of one clean commit.
+    """
+    if config.metrics is None or not config.records:
+        raise AvatarError("A proof needs a training and its evaluation.", fix="Add --metrics and --records.")
+    commits = []
+    for run, metrics in zip(config.runs, config.metrics, strict=True):
+        made = {read_json(run / "environment.json").get("commit"), read_json(metrics).get("commit")}
+        commit = made.pop()
+        if made or not commit or "+" in commit:
+            raise AvatarError(f"{run} and {metrics} were not made at one commit without changes.")
+        commits.append(commit)
+    before, after = commits
+    what = {"before": before, "after": after, "compared": count, "run": config.runs[1].name}
+    return what | {"records": list(config.records)}
 
 
 if __name__ == "__main__":

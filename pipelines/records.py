@@ -4,12 +4,17 @@ A record is a JSON file under ``benchmarks/`` or ``docs/benchmarks/``. It names 
 where something was trained, the commit of the training. ``python -m pipelines.records`` rewrites the table of
 ``benchmarks/README.md`` and the tables of ``docs/notes/status.md`` and ``docs/notes/sync_judge.md``, between their
 markers.
+
+A change that changes no number need not make records older: where a training and its evaluation, done again, came to
+the same bits, ``python -m pipelines.equal --proof`` writes that down, and the records that it names count as measured
+at the later commit as well.
 """
 
 from __future__ import annotations
 
 import ast
 import functools
+import json
 import re
 import subprocess
 from collections.abc import Iterator
@@ -26,6 +31,7 @@ from avatar.writing import atomic_file
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("benchmarks", "docs/benchmarks")
+PROOFS = Path("benchmarks/equal.jsonl")  # lines of `pipelines.equal`
 
 KERNELS = ("avatar/native", "cuda_ext/src", "cuda_ext/include")
 SPEECH = ("avatar/audio", "avatar/audio2motion", "avatar/headmotion", "avatar/motion")
@@ -141,16 +147,39 @@ def changed(record: Record, root: Path = ROOT) -> list[str]:
         hexadecimal, _, uncommitted = commit.partition("+")
         if uncommitted:
             reasons.append("measured with uncommitted changes")
-        difference = _git(
-            root, "diff", "--raw", "--no-renames", "--abbrev=40", hexadecimal, "HEAD", "--", *paths, *record.unused
-        )
-        if difference is None:
-            reasons.append(f"{hexadecimal[:10]} is not in this history")
+        last = [hexadecimal, *_same(record, hexadecimal, paths, root)][-1]
+        names = _changes(record, last, "HEAD", paths, root)
+        if names is None:
+            reasons.append(f"{last[:10]} is not in this history")
         else:
             whole = {path for path in paths if "/" not in path}  # of which one name says enough
-            names = _other_code(root, difference)
             reasons += sorted({top if (top := name.partition("/")[0]) in whole else _folder(name) for name in names})
     return list(dict.fromkeys(reasons))
+
+
+def same_numbers(record: Record, root: Path = ROOT) -> list[str]:
+    """Later commits at which the same numbers came out, as `pipelines.equal` found."""
+    measured = next(paths for name, _, paths in WATCHED if fnmatch(record.path.stem, name))
+    return list(
+        dict.fromkeys(c for one in record.measured for c in _same(record, one.partition("+")[0], measured, root))
+    )
+
+
+def _same(record: Record, commit: str, paths: tuple[str, ...], root: Path) -> list[str]:
+    """Commits whose code came to the same numbers as that of ``commit``, one after the other."""
+    proofs = (root / PROOFS).read_text(encoding="utf-8").splitlines() if (root / PROOFS).is_file() else []
+    found: list[str] = []
+    for proof in map(json.loads, proofs):
+        holds = any(fnmatch(record.path.stem, name) for name in proof["records"])
+        if holds and _changes(record, [commit, *found][-1], proof["before"], paths, root) == []:
+            found.append(proof["after"])
+    return found
+
+
+def _changes(record: Record, before: str, after: str, paths: tuple[str, ...], root: Path) -> list[str] | None:
+    """Files whose code differs between two commits; None where one of them is unknown."""
+    difference = _git(root, "diff", "--raw", "--no-renames", "--abbrev=40", before, after, "--", *paths, *record.unused)
+    return None if difference is None else list(_other_code(root, difference))
 
 
 def table(records: list[Record], root: Path = ROOT) -> str:
@@ -158,13 +187,15 @@ def table(records: list[Record], root: Path = ROOT) -> str:
     head = _git(root, "rev-parse", "--short=10", "HEAD") or "unknown"
     lines = [
         f"As of commit `{head}`. A record is **older** than the code where a file that it depends on changed since its "
-        "commit. Comments and docstrings do not count.", "",
+        "commit. Comments and docstrings do not count, nor does a change after which a training and its evaluation "
+        f"came to the same bits ([proofs]({PROOFS.name})).", "",
         "| record | measured | frames | measured at | trained at | older than |", "|---|---|---|---|---|---|",
     ]  # fmt: skip
     for record in records:
         link = Path(*record.path.parts[1:]) if record.path.parts[0] == "benchmarks" else Path("..") / record.path
         reasons = ", ".join(changed(record, root))
-        older = f"**older**: {reasons}" if reasons else "-"
+        same = shown(same_numbers(record, root))
+        older = f"**older**: {reasons}" if reasons else "-" if same == "-" else f"- (the same numbers at {same})"
         lines.append(
             f"| [{record.path.stem}]({link.as_posix()}) | {str(record.content.get('date', 'unknown'))[:10]} "
             f"| {record.frames} | {shown(record.measured)} | {shown(record.trained)} "

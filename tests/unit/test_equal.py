@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
+import pytest
 import torch
 
+from avatar.errors import AvatarError
 from avatar.io.checkpoint import save_tensors
 from avatar.paths import write_json
-from pipelines.equal import Config, compare
+from pipelines.equal import Config, compare, main
 
 
 def test_every_difference_is_found(tmp_path):
@@ -27,3 +31,23 @@ def test_every_difference_is_found(tmp_path):
         "psnr: 20.0 before, 21.0 after",
         "drives.tracked.psnr: 20.0 before, 21.0 after",
     ]
+
+
+def test_a_proof_names_two_commits_and_is_kept_only_where_nothing_differs(tmp_path):
+    for run, commit, psnr in (("a", "aa", 20.0), ("b", "bb", 20.0), ("c", "cc", 21.0), ("d", "dd+", 20.0)):
+        save_tensors(tmp_path / run / "model.safetensors", {"x": torch.ones(3)}, {})
+        write_json(tmp_path / run / "environment.json", {"commit": commit})
+        write_json(tmp_path / f"{run}.json", {"psnr": psnr, "commit": commit})
+    kept = tmp_path / "proofs.jsonl"
+
+    def prove(run: str, metrics: str) -> int:
+        runs, files = (tmp_path / "a", tmp_path / run), (tmp_path / "a.json", tmp_path / f"{metrics}.json")
+        return main(Config(runs=runs, metrics=files, proof=kept, records=("*-draft",)))
+
+    assert prove("c", "c") == 1 and not kept.exists()
+    for run, metrics in (("b", "d"), ("d", "d")):
+        with pytest.raises(AvatarError, match="at one commit without changes"):
+            prove(run, metrics)
+    assert prove("b", "b") == 0
+    (line,) = kept.read_text().splitlines()
+    assert json.loads(line) == {"before": "aa", "after": "bb", "compared": 2, "run": "b", "records": ["*-draft"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -223,3 +224,25 @@ def test_the_docs_say_what_the_records_say() -> None:
     assert claims.bars(people, {}) in status and claims.numbers(people, {}) in status, (
         "run `python -m pipelines.records`"
     )
+
+
+def test_a_record_is_not_older_where_the_same_numbers_came_out_later(checkout: Checkout) -> None:
+    first = checkout.first
+    commits = {"commit": first, "training": {"commit": first}}
+    checkout.write("avatar/train/trainer.py", "step = 2")
+    second = checkout.commit()
+
+    def prove(before: str, after: str, *names: str) -> None:
+        line = json.dumps({"before": before, "after": after, "records": names})
+        checkout.write(str(records.PROOFS), f"{line}\n")
+
+    prove(first, second, "others-*")
+    assert checkout.older(**commits) == ["avatar/train"]
+    prove(second, second, "*-standard")
+    assert checkout.older(**commits) == ["avatar/train"]
+    prove(first, second, "*-standard")
+    assert checkout.older(**commits) == []
+    assert f"(the same numbers at `{second[:10]}`)" in records.table(records.find(checkout.root), checkout.root)
+    checkout.write("avatar/eval/measure.py", "metric = 2")
+    checkout.commit()
+    assert checkout.older(**commits) == ["avatar/eval"]
