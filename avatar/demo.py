@@ -26,9 +26,10 @@ def demo(folder: Path, quality: str, seconds: float, size: int, seed: int, text:
         text: What the avatar says in the end, in English.
 
     Raises:
-        AvatarError: The folder holds something else, or another process writes to it.
+        AvatarError: The folder holds something else, another process writes to it, or the text has nothing to say.
     """
     from avatar.preprocess.ingest import MIN_SECONDS
+    from avatar.synth.wav import say_into_file
 
     if seconds < MIN_SECONDS:
         raise AvatarError(f"--seconds {seconds:g} is too short.", fix=f"Give at least {MIN_SECONDS:g}; 48 is usual.")
@@ -37,12 +38,13 @@ def demo(folder: Path, quality: str, seconds: float, size: int, seed: int, text:
         video, run, speech, result = (
             folder / name for name in ("subject/video.mp4", "run", "new.wav", "new.mp4")
         )  # fmt: skip
+        say_into_file(text, seed + 100, speech)  # a text with nothing to say is refused before minutes of work
         console.rule("1/4 Film a synthetic person")
         _film(video, seconds, size, seed)
         console.rule("2/4 Prepare the video and train the avatar")
         _create(video, run, quality)
         console.rule("3/4 Let the avatar say something new")
-        _speak(run, text, seed + 100, speech, result)
+        _speak(run, speech, result)
         said = f"The avatar says a sentence that it was not trained on: {result}"
         info(f"{said}\nOpen it while the rest is measured.")
         console.rule("4/4 Measure the avatar on what it was not trained on")
@@ -70,14 +72,12 @@ def _create(video: Path, run: Path, quality: str) -> None:
     create(video, PrepareConfig(), train, None)
 
 
-def _speak(run: Path, text: str, seed: int, speech: Path, result: Path) -> None:
+def _speak(run: Path, speech: Path, result: Path) -> None:
     from avatar.data.disclosed import disclosed
     from avatar.infer.avatar import Avatar
     from avatar.infer.sources import AudioFile
     from avatar.io.video_writer import VideoWriter
-    from avatar.synth.wav import say_into_file
 
-    say_into_file(text, seed, speech)
     avatar = Avatar.load(run)
     camera, frames = avatar.camera, AudioFile(speech).frames(avatar.fps)
     with VideoWriter(result, camera.width, camera.height, avatar.fps, speech, disclosure=disclosed(run)) as writer:

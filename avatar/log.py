@@ -140,9 +140,10 @@ def progress() -> Any:
     Tasks carry an ``info`` field (for example a loss), shown at the end of the line.
 
     Returns:
-        A rich `Progress` on a terminal, else a :class:`LineProgress`, which has the same methods.
+        A rich `Progress` on a terminal that can draw it, else a :class:`LineProgress`, which has the same methods.
     """
-    return _bars() if _handler in logger.handlers and console.is_terminal else LineProgress()
+    drawn = console.is_terminal and not console.is_dumb_terminal  # a dumb one would show nothing until the end
+    return _bars() if _handler in logger.handlers and drawn else LineProgress()
 
 
 def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:

@@ -9,21 +9,36 @@ from pathlib import Path
 from typing import Any
 
 from avatar.checks import parse_json, read_text
+from avatar.errors import AvatarError
 from avatar.writing import atomic_file
 
 
 def cache_dir() -> Path:
-    """Per-user cache: ``$AVATAR_CACHE``, else ``$XDG_CACHE_HOME/avatar``, else ``~/.cache/avatar``."""
-    if explicit := os.environ.get("AVATAR_CACHE"):
-        return Path(explicit)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "avatar"
+    """Per-user cache: ``$AVATAR_CACHE``, else ``$XDG_CACHE_HOME/avatar``, else ``~/.cache/avatar``.
+
+    Raises:
+        AvatarError: Without a variable that says so, this user has no home.
+    """
+    return _own("AVATAR_CACHE", "XDG_CACHE_HOME", ".cache")
 
 
 def config_dir() -> Path:
-    """Per-user settings: ``$AVATAR_CONFIG``, else ``$XDG_CONFIG_HOME/avatar``, else ``~/.config/avatar``."""
-    if explicit := os.environ.get("AVATAR_CONFIG"):
+    """Per-user settings: ``$AVATAR_CONFIG``, else ``$XDG_CONFIG_HOME/avatar``, else ``~/.config/avatar``.
+
+    Raises:
+        AvatarError: Without a variable that says so, this user has no home.
+    """
+    return _own("AVATAR_CONFIG", "XDG_CONFIG_HOME", ".config")
+
+
+def _own(variable: str, shared: str, usual: str) -> Path:
+    """A folder of this user: named by a variable, below that of all programs, or below the usual one in the home."""
+    if explicit := os.environ.get(variable):
         return Path(explicit)
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "avatar"
+    try:
+        return Path(os.environ.get(shared) or Path.home() / usual) / "avatar"
+    except RuntimeError:  # a container may run as a user whom nobody knows
+        raise AvatarError("This user has no home folder.", fix=f"Set {variable} to a folder.") from None
 
 
 def file_sha256(path: Path) -> str:

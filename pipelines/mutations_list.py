@@ -1848,7 +1848,7 @@ PROVENANCE = (
     Mutation(
         "a changed file counts as valid",
         "avatar/provenance/credentials.py",
-        'state="invalid" if store.get("validation_state") == "Invalid" or faults else "valid"',
+        'state="invalid" if refused or faults else "valid"',
         'state="valid"',
         ("tests/unit/test_credentials.py::test_one_changed_byte_is_found",),
         "`avatar verify` says that a changed file is as it was signed.",
@@ -2094,7 +2094,7 @@ GIVEN = (
     Mutation(
         "recorded without consent",
         "avatar/record/session.py",
-        "        if not self.name or self.declined:",
+        "        if not self.name or self.declined or self._closed:",
         "        if False:",
         (f"{_RECORD}::test_nothing_is_recorded_without_consent",),
         "A face and a voice are tracked before anybody agreed.",

@@ -6,14 +6,14 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from avatar.checks import Record, reading
+from avatar.checks import Record, read_text, reading
 from avatar.errors import AvatarError
 from avatar.paths import read_json
 from avatar.writing import atomic_file
 
-HEADER = """# Benchmarks
-
-Written by `avatar bench --docs` from the JSON files beside it; not edited by hand. Milliseconds are medians. Forward:
+PAGE = "README.md"
+_BEGIN = "# Benchmarks\n\nWritten by `avatar bench --docs`"
+HEADER = f"""{_BEGIN} from the JSON files beside it; not edited by hand. Milliseconds are medians. Forward:
 without gradients. f+b: forward and backward pass together. Ratios are of times of the same run, taken in turns, each
 with the number of threads that suits it best.
 Memory is what a run takes beyond what was there before, or, of the whole model, the most that the process had.
@@ -193,14 +193,26 @@ def markdown(result: dict[str, Any], image: str) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def check_page(folder: Path) -> None:
+    """Refuse a folder whose README.md somebody else wrote.
+
+    Raises:
+        AvatarError: It is one.
+    """
+    page = folder / PAGE
+    if page.exists() and not read_text(page, "a page").startswith(_BEGIN):
+        raise AvatarError(f"{page} was not written by `avatar bench`.", fix="Choose another folder for --docs.")
+
+
 def write_pages(folder: Path) -> Path:
     """README.md with the tables of every JSON file of a folder, and a plot beside each.
 
     Raises:
-        AvatarError: The folder holds no result, or a JSON file that is none.
+        AvatarError: The folder holds no result, a JSON file that is none, or a README.md of somebody else.
     """
     from avatar.bench.run import FORMAT
 
+    check_page(folder)
     paths = sorted(folder.glob("*.json"))
     if not paths:
         raise AvatarError(f"{folder} holds no results (*.json).", fix=f"Measure: avatar bench --docs {folder}")
@@ -212,9 +224,9 @@ def write_pages(folder: Path) -> Path:
         with reading(path, "a result of `avatar bench`", "Move it away."):
             plot(result, path.with_suffix(".png"))
             sections.append(markdown(result, path.with_suffix(".png").name))
-    page = folder / "README.md"
+    page = folder / PAGE
     with atomic_file(page) as temporary:
-        temporary.write_text("\n".join([HEADER, *sections]))
+        temporary.write_text("\n".join([HEADER, *sections]), encoding="utf-8")
     return page
 
 

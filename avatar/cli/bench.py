@@ -49,15 +49,24 @@ def main(config: Config) -> None:
     """Run the benchmark and print its tables; see :class:`Config`.
 
     Raises:
-        AvatarError: An option out of range, or --device cuda without one.
+        AvatarError: An option out of range, --device cuda without one, or the results cannot be written.
     """
     from avatar.bench import report, run
+    from avatar.data.outputs import refuse_to_overwrite
     from avatar.log import console, info
     from avatar.paths import write_json
+    from avatar.writing import NewFile
 
     if not config.run and config.docs is None:
         raise AvatarError("--no-run leaves nothing to do without --docs.")
+    if config.docs is not None:
+        report.check_page(config.docs)
+    if config.json is not None:
+        refuse_to_overwrite(config.json)
     if config.run:
+        for path in (config.json, None if config.docs is None else config.docs / report.PAGE):
+            if path is not None:
+                NewFile(path).drop()  # where it cannot be written, say so before minutes of measuring
         options = {name: getattr(config, name) for name in MEASURED} | (run.FULL if config.full else {})
         result = run.measure(**options)
         report.show(result)

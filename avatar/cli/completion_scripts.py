@@ -100,13 +100,15 @@ def zsh(texts: Texts, options: Options) -> str:
     for command, subcommand, known in _calls(options):
         call = f"'{command} {subcommand}'" if subcommand else command
         lines.append(f"    {call}) _arguments -S \\")
-        lines += [f"      {spec} \\" for option in known for spec in _zsh_specs(option)]
+        names = [option for option in known if not option.flags]
+        lines += [f"      '{spec}' \\" for option in known for spec in _zsh_specs(option, option in names[-1:])]
         lines[-1] = lines[-1].removesuffix(" \\") + " ;;"
     lines += ["  esac", "}", 'if [ "$funcstack[1]" = _avatar ]; then _avatar "$@"; else compdef _avatar avatar; fi', ""]
     return "\n".join(lines)
 
 
-def _zsh_specs(option: Known) -> list[str]:
+def _zsh_specs(option: Known, last: bool) -> list[str]:
+    """How `_arguments` is told of an option; ``last``: of the last positional one, which alone may be repeated."""
     text = _short(option.text)
     value = ":value:"
     if option.choices:
@@ -114,8 +116,8 @@ def _zsh_specs(option: Known) -> list[str]:
     elif option.takes == "file":
         value = ":file:_files"
     if not option.flags:
-        return [f"'*{value}'"]
-    return [f"'*{flag}[{text}]{'' if option.takes == 'nothing' else value}'" for flag in option.flags]
+        return [f"*{value}" if last else value]
+    return [f"*{flag}[{text}]{'' if option.takes == 'nothing' else value}" for flag in option.flags]
 
 
 def fish(texts: Texts, options: Options) -> str:

@@ -39,9 +39,10 @@ def main(config: Config) -> None:
         AvatarError: The folder is no PERSON or RUN folder, or the record cannot be read.
     """
     from avatar.data.person import FILE as PERSON
+    from avatar.data.person import MARKER
     from avatar.writing import one_writer
 
-    if not (config.folder / PERSON).is_file():
+    if not any((config.folder / name).is_file() for name in (PERSON, MARKER)):  # one is there while it is prepared
         raise AvatarError(f"{config.folder} is no PERSON and no RUN folder.")
     if config.state is not None:
         stated = consent.chosen(config.state)
@@ -63,7 +64,8 @@ def answered(option: str | None, video: Path, person: Path) -> Consent | None:
     """
     if option is not None:
         return consent.chosen(option)
-    if not video.exists() or not (sys.stdin.isatty() and sys.stderr.isatty()):
+    asked = all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))  # None: it is closed
+    if not video.exists() or not asked:
         return None
     from avatar.preprocess.photo import is_photo
     from avatar.preprocess.pipeline import holds

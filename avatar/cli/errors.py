@@ -24,12 +24,14 @@ _LACKS_LIBRARY = re.compile(r"([^\s:'\"]+): cannot open shared object file")
 
 
 def exit_code(run: Callable[[], int]) -> int:
-    """Run a program, and survive that its output can go nowhere.
+    """Run a program, and survive that its output can go nowhere, or knows few characters.
 
     Returns:
         Its exit code; 141, as a shell says it, where the program that reads the output has gone away; 2 where the
-        output cannot be written.
+        output cannot be written; 130 where it was interrupted before its command began.
     """
+    with suppress(AttributeError, ValueError):  # closed from the beginning, or replaced by something else
+        sys.stdout.reconfigure(errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue]
     try:
         code = run()
         if sys.stdout is not None:  # closed from the beginning
@@ -38,6 +40,10 @@ def exit_code(run: Callable[[], int]) -> int:
     except BrokenPipeError:
         _forget_output()
         return 141
+    except KeyboardInterrupt:
+        with suppress(OSError, ValueError, AttributeError):
+            print("\nInterrupted.", file=sys.stderr)
+        return 130
     except OSError as error:  # of what the output goes to; everything else is dealt with where it happens
         _forget_output()
         with suppress(OSError, ValueError, AttributeError):

@@ -60,8 +60,7 @@ def _main(argv: list[str]) -> int:
     if not argv:
         from avatar.cli.greeting import greeting
 
-        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"  # names of files may not be in it
-        print(greeting().encode(encoding, "backslashreplace").decode(encoding))
+        print(greeting())
         return 0
     if argv[0] in ("-h", "--help", "help"):
         print(_help())
@@ -83,13 +82,14 @@ def _main(argv: list[str]) -> int:
 
 
 def _run(name: str, rest: list[str]) -> int:
-    if shutil.get_terminal_size().columns < LEAST_COLUMNS:
-        os.environ["COLUMNS"] = str(LEAST_COLUMNS)
-    module = importlib.import_module(COMMANDS[name][0])
+    columns = shutil.get_terminal_size().columns
+    if columns < LEAST_COLUMNS or "COLUMNS" in os.environ:  # where it is 0, nothing at all would be shown
+        os.environ["COLUMNS"] = str(max(columns, LEAST_COLUMNS))
 
     def run() -> None:
         from avatar.cli.options import check_numbers
 
+        module = importlib.import_module(COMMANDS[name][0])
         config = read_options(module, name, rest)
         check_numbers(config)
         asks = (COMMANDS, read_options) if name == "completion" else ()  # about all the others

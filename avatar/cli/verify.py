@@ -49,21 +49,29 @@ def main(config: Config) -> None:
     _keep(config.json, {"file": str(config.file)} | asdict(claims))
     said = f"Its metadata, which nobody signed, say: {kind(claims.metadata_source_type)}."
     if claims.state == "none":
+        found = f"What was found: {', '.join(claims.faults)}." if claims.faults else ""
         raise AvatarError(
-            f"{name} has no content credentials.", why=said if claims.metadata_source_type else "",
+            f"{name} has no content credentials.", why=f"{found} {said if claims.metadata_source_type else ''}".strip(),
             fix="They are lost when a file is encoded anew, or copied by a program that does not know them.",
         )  # fmt: skip
     if claims.state == "invalid":
         why = f"What was found: {', '.join(claims.faults)}."
         raise AvatarError(f"{name} is not as it was signed: it was changed, or the signature is wrong.", why=why)
     print(f"{name} is as it was signed.")
-    print(f"  {kind(claims.source_type)}, by {claims.program}{f', {claims.made}' if claims.made else ''}")
-    known = "" if claims.known_signer else "; anybody can make such a certificate, it does not prove who signed"
-    print(f"  signed by: {claims.signer}{known}")
+    program, made = (claims.program and f", by {claims.program}"), (claims.made and f", {claims.made}")
+    print(f"  {kind(claims.source_type)}{program}{made}")
+    print(f"  signed by: {claims.signer}{_doubt(claims)}")
     for photo in filter(None, (claims.photo, *claims.more_photos)):
         print(f"  the avatar was made from one photo, SHA-256 {photo}: teeth and what it hides are invented")
     for consent in filter(None, (claims.consent, *claims.more_consents)):
         print(f"  record of consent: SHA-256 {consent}")
+
+
+def _doubt(claims: Claims) -> str:
+    """Why a certificate does not prove who signed; nothing where it does."""
+    if claims.expired:
+        return "; the certificate has expired since, it does not prove who signed"
+    return "" if claims.known_signer else "; anybody can make such a certificate, it does not prove who signed"
 
 
 def _folder(folder: Path, json: Path | None) -> None:

@@ -39,6 +39,8 @@ TAKEN = NEEDED | {
     CONSENT,
 }  # fmt: skip
 _LARGEST = 1 << 30  # bytes of a bundle, and of all that is in it
+_MOST_TIMES = 100  # as many bytes as the bundle has itself: numbers of a model hardly shrink
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # of the others, a piece of any size is unpacked at once
 _HEADER_BYTES = 1 << 16
 _END = struct.Struct("<4s4H2LH")  # of a zip: its last record, which has no comment here
 _FIX = "Get it again from where it came from."
@@ -79,9 +81,10 @@ def run_folder(run: Path) -> Path:
         return run
     with _opened(run) as archive:
         header = _header(archive, run)
-        folder = cache_dir() / "bundles" / file_sha256(run)[:32] / run.stem
+        name = run.stem.strip(".") or "avatar"  # "...avatar" would lead out of the folder
+        folder = cache_dir() / "bundles" / file_sha256(run)[:32] / name
         if not folder.is_dir():
-            folder.parent.mkdir(parents=True, exist_ok=True)
+            _make(folder.parent, run)
             with atomic_dir(folder) as new:
                 for name, size, digest in header:
                     data = _entry(archive, name, size, run)
@@ -89,6 +92,16 @@ def run_folder(run: Path) -> Path:
                         raise AvatarError(f"{run} is damaged: {name} has another hash.", fix=_FIX)
                     (new / name).write_bytes(_plain(data, name, run))
     return folder
+
+
+def _make(folder: Path, bundle: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:  # no fault of the bundle
+        raise AvatarError(
+            f"{bundle} cannot be opened: {folder} cannot be written.", why=f"{error.strerror}.",
+            fix="Let AVATAR_CACHE name another folder.",
+        ) from error  # fmt: skip
 
 
 def _content(path: Path, compact: bool) -> bytes:
@@ -126,6 +139,8 @@ def _opened(path: Path) -> Generator[zipfile.ZipFile]:
             if not 0 < entries <= most or directory > 1024 * most:
                 raise AvatarError(f"{path} is no bundle of this toolkit.", fix=_FIX)
             with zipfile.ZipFile(file) as archive:
+                if any(info.compress_type not in _METHODS for info in archive.infolist()):
+                    raise AvatarError(f"{path} is no bundle of this toolkit: it is packed in another way.", fix=_FIX)
                 yield archive
     except (zipfile.BadZipFile, struct.error, UnicodeError) as error:
         raise AvatarError(f"{path} is damaged.", fix=_FIX) from error
@@ -152,8 +167,11 @@ def _header(archive: zipfile.ZipFile, path: Path) -> list[tuple[str, int, str]]:
     if inside != sorted([HEADER, *names]):
         raise AvatarError(f"{path} holds other files than it says.", fix=_FIX)
     found = [(n, listed.record(n).whole("bytes", 0, _LARGEST), listed.record(n).text("sha256")) for n in sorted(names)]
-    if sum(size for _, size, _ in found) > _LARGEST:
+    total = sum(size for _, size, _ in found)
+    if total > _LARGEST:
         raise AvatarError(f"{path} says that it holds more than {_LARGEST >> 30} GiB.", fix=_FIX)
+    if total > _MOST_TIMES * path.stat().st_size:
+        raise AvatarError(f"{path} says that it holds more than {_MOST_TIMES} times its own bytes.", fix=_FIX)
     return found
 
 

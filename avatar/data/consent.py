@@ -261,7 +261,8 @@ def _day(data: Record, name: str) -> str:
 def _evidence(data: Record, path: Path) -> str:
     if (name := data.text("file", "")) and not data.text("sha256", ""):
         file = path.parent / name
-        if not file.is_file():
+        # The hash is published: a stranger's record must not have it taken of any file of this machine.
+        if not file.is_file() or not file.resolve().is_relative_to(path.parent.resolve()):
             raise AvatarError(f"{path} names the evidence {name}, which is not beside it.")
         return file_sha256(file)
     digest = data.text("sha256", "")

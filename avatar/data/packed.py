@@ -56,6 +56,8 @@ def unpacked(data: bytes) -> bytes:
         if f"{name}.low" in tensors:
             low, step = tensors.pop(f"{name}.low"), tensors.pop(f"{name}.step")
             numbers = tensors[name]
+            if not low.shape == step.shape == numbers.shape[-1:]:  # or a small file would become a large tensor
+                raise ValueError(f"{name} has another number of channels")
             if numbers.dtype == torch.int16:
                 numbers = numbers.int() & 0xFFFF
             tensors[name] = (low + step * numbers.float()).to(dtype)

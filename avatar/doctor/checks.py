@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from avatar.doctor.finding import BROKEN, GOOD, NOTE, Finding, sentence
 from avatar.doctor.operators import TOLERANCE, operator_errors
+from avatar.errors import AvatarError
 
 # distribution: (module, needed for)
 PACKAGES = {
@@ -58,7 +59,10 @@ def examine() -> list[Finding]:
             findings += check()
         except Exception as error:  # a broken installation fails in ways that nobody listed; each must be a line
             name = check.__name__.removeprefix("check_")
-            findings.append(Finding(part=name, state=BROKEN, detail=sentence(error), fix="Reinstall the package."))
+            detail, fix = sentence(error), "Reinstall the package."
+            if isinstance(error, AvatarError):
+                detail, fix = error.what, error.fix
+            findings.append(Finding(part=name, state=BROKEN, detail=detail, fix=fix))
     return findings
 
 
@@ -84,7 +88,7 @@ def check_machine() -> Iterator[Finding]:
         fix = "" if enough else "Preparing a long video needs 3 GB: close other programs."
         yield Finding(part="memory", state=GOOD if enough else NOTE, detail=f"{memory:.1f} GB", fix=fix)
     folder = paths.cache_dir()
-    while not folder.exists():
+    while not os.path.exists(folder):  # False as well where it may not be looked into
         folder = folder.parent
     free = shutil.disk_usage(folder).free / 2**30
     fix = "" if free > 2 else "Free some space, or set AVATAR_CACHE to another disk."

@@ -1,8 +1,9 @@
 """Content credentials: the signed C2PA manifest of a file.
 
-The manifest says that a trained model made the file, with what program, and when. It is bound to every byte of the
-file: any change makes it invalid, and encoding the file again loses it. C2PA specification 2.1; CAWG training and data
-mining assertion 1.1. Nothing is fetched: neither manifests from elsewhere nor the state of certificates.
+The manifest says that a trained model made the file, with what program, and when. It is bound to what the file shows
+and says: a change of that makes it invalid, and encoding the file again loses it. Of a video, C2PA leaves out padding
+and the box that names the file type. C2PA specification 2.1; CAWG training and data mining assertion 1.1. Nothing is
+fetched: neither manifests from elsewhere nor the state of certificates.
 """
 
 from __future__ import annotations
@@ -36,7 +37,11 @@ CONSENT = "org.avatar.consent"  # label of the assertion with the hash of the co
 PHOTO = "org.avatar.photo"  # label of the assertion that says that the avatar was made from one photo
 _ACTIONS = ("c2pa.actions.v2", "c2pa.actions")
 _SETTINGS = {"verify": {"remote_manifest_fetch": False, "ocsp_fetch": False}}
-_UNTRUSTED = "signingCredential.untrusted"  # the signer is unknown: no fault of the file
+# Codes that say that somebody is unknown, or that a certificate's time is over: no fault of the file.
+_UNTRUSTED = "signingCredential.untrusted"
+_EXPIRED = "signingCredential.expired"
+_HARMLESS = {_UNTRUSTED, _EXPIRED, "cawg.x509.credential.untrusted", "cawg.ica.untrusted_issuer", "timeStamp.untrusted"}
+_ELSEWHERE = "its manifest lies elsewhere, and nothing is fetched"
 _USES = ("ai_generative_training", "ai_training", "ai_inference", "data_mining")
 PROGRAM = "avatar-toolkit"
 _HASH = re.compile("[0-9a-f]{64}")
@@ -64,20 +69,22 @@ class Claims:
             read; "none": it has no content credentials.
         program: That made it, with its version.
         signer: Name and organization in the certificate.
-        known_signer: Whether the certificate is one that the reader trusts.
+        known_signer: Whether the certificate is one that the reader trusts, and is still valid.
+        expired: Whether the certificate was valid for the time of signing, but is not any more.
         made: When, as the program says: ISO 8601.
         source_type: Digital source type (IPTC) in the manifest.
         metadata_source_type: The same in the file's metadata, which nobody signs.
         consent: SHA-256 of the record of consent.
         photo: SHA-256 of the one photo that the avatar was made from.
         more_consents, more_photos: The same of further avatars that the file shows.
-        faults: What is wrong with it, one code of C2PA each, or why it cannot be read.
+        faults: What is wrong with it, one code of C2PA each, or why it cannot be read, or has none.
     """
 
     state: Literal["valid", "invalid", "none"]
     program: str = ""
     signer: str = ""
     known_signer: bool = False
+    expired: bool = False
     made: str = ""
     source_type: str | None = None
     metadata_source_type: str | None = None
@@ -139,6 +146,8 @@ def read(path: Path) -> Claims:
         kind = str(error).partition(":")[0]
         if kind == "ManifestNotFound":
             return Claims(state="none", metadata_source_type=said)
+        if kind == "Remote":
+            return Claims(state="none", metadata_source_type=said, faults=[_ELSEWHERE])
         if kind == "NotSupported":
             raise AvatarError(f"{path} is of a kind that holds no content credentials.") from error
         return Claims(state="invalid", metadata_source_type=said, faults=[one_line(str(error)[:200])])
@@ -190,13 +199,20 @@ def _claims(store: dict[str, Any], said: str | None) -> Claims:
     )
     generator = next(iter(_objects(active.get("claim_generator_info"))), {})
     signature = _object(active.get("signature_info"))
-    codes = [_text(status.get("code")) for status in _objects(store.get("validation_status"))]
-    faults = [code for code in codes if code != _UNTRUSTED]
+    found = [
+        (_text(status.get("code")), _text(status.get("url"))) for status in _objects(store.get("validation_status"))
+    ]
+    codes = [code for code, _ in found]
+    faults = [code for code in codes if code not in _HARMLESS]
+    refused = store.get("validation_state") == "Invalid" and _EXPIRED not in codes  # reason enough for the library
+    own = str(store.get("active_manifest"))  # an ingredient may have an expired certificate as well
+    expired = any(code == _EXPIRED and own in url for code, url in found)
+    program = f"{_text(generator.get('name'))} {_text(generator.get('version'))}".strip()
     return Claims(
-        state="invalid" if store.get("validation_state") == "Invalid" or faults else "valid",
-        program=f"{_text(generator.get('name'))} {_text(generator.get('version'))}".strip(),
+        state="invalid" if refused or faults else "valid",
+        program=program or _text(active.get("claim_generator")),  # as earlier versions of C2PA say it
         signer=", ".join(filter(None, (_text(signature.get(name)) for name in ("common_name", "issuer")))),
-        known_signer=_UNTRUSTED not in codes,
+        known_signer=_UNTRUSTED not in codes and not expired, expired=expired,
         made=_text(signature.get("time")) or _first(actions, "when"),
         source_type=_first(actions, "digitalSourceType") or None,
         metadata_source_type=said, consent=next(iter(consents), None), photo=next(iter(photos), None),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from avatar.errors import AvatarError
@@ -26,17 +27,27 @@ def read_folder(folder: Path) -> dict[str, Claims]:
 
     Returns:
         By name relative to the folder, in order. Of pages and JSON files that say where they come from,
-        ``metadata_source_type`` is set alone. A file that cannot be read is "invalid", and its fault says why.
+        ``metadata_source_type`` is set alone. A file or folder that cannot be read is "invalid", and its fault says
+        why.
 
     Raises:
         AvatarError: There are too many files.
     """
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    closed: dict[Path, OSError] = {}
+    files = [
+        Path(where, name)
+        for where, _, names in os.walk(folder, onerror=lambda error: closed.update({Path(error.filename): error}))
+        for name in names
+    ]
     if len(files) > _MOST_FILES:
         raise AvatarError(f"{folder} holds {len(files)} files.", fix=f"Name a folder of at most {_MOST_FILES}.")
     found: dict[str, Claims] = {}
-    for path in files:
+    for path in sorted([*files, *closed]):
         name = path.relative_to(folder).as_posix()
+        if path in closed:
+            found[name] = Claims(state="invalid", faults=[f"{closed[path].strerror}."])
+        if path.is_symlink() or not path.is_file():
+            continue
         try:
             if signable(name):
                 found[name] = credentials.read(path)

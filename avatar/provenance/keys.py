@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
 FILE = Path("credentials", "installation.pem")  # below `config_dir`: the key, then the certificates
 ORGANIZATION = "avatar-toolkit"
-_VALID = timedelta(days=365)
-_LEFT = timedelta(days=7)  # of its validity, below which an installation's key is made anew
+_VALID = timedelta(days=3650)  # a file holds for as long: after that, readers of others call its signature invalid
+_LEFT = _VALID - timedelta(days=365)  # of its validity, below which an installation's key is made anew
 _BEGIN_CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
 
 
@@ -53,36 +54,48 @@ def own_key(certificate: Path, key: Path) -> SigningKey:
         AvatarError: A file cannot be read, is of another kind, or the two do not belong together.
     """
     from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives import serialization
 
-    chain, secret = _read(certificate), _read(key)
+    read, secret = _read(certificate), _read(key)
     try:
-        leaf = x509.load_pem_x509_certificates(chain)[0]
+        chain = x509.load_pem_x509_certificates(read)
+        leaf = chain[0]
+        public = leaf.public_key()
     except (ValueError, IndexError) as error:
         raise AvatarError(
             f"{certificate} holds no certificate.", fix="Give the chain as PEM, the signer first."
         ) from error
+    except UnsupportedAlgorithm as error:
+        raise _unusable(certificate) from error
     try:
         private: Any = serialization.load_pem_private_key(secret, None)
     except TypeError as error:
         raise AvatarError(f"The key {key} has a password.", fix="Give one without.") from error
     except ValueError as error:
         raise AvatarError(f"{key} holds no private key.", fix="Give it as PEM.") from error
-    if private.public_key() != leaf.public_key():
+    except UnsupportedAlgorithm as error:
+        raise _unusable(key) from error
+    if private.public_key() != public:
         raise AvatarError(f"The key {key} does not belong to the certificate {certificate}.")
     if leaf.not_valid_after_utc < datetime.now(timezone.utc):
         raise AvatarError(f"The certificate {certificate} has expired on {leaf.not_valid_after_utc:%Y-%m-%d}.")
     algorithm = _algorithm(private, key)
-    return SigningKey(_pem(private), chain, algorithm)
+    # Made anew: whatever else the file holds, such as the key, would be published in every file that is signed.
+    return SigningKey(_pem(private), _chain(chain), algorithm)
 
 
 def installation_key() -> SigningKey:
-    """The key of this installation, made on first use and once a year.
+    """The key of this installation, made on first use and anew once a year.
 
     Raises:
         AvatarError: Its file is damaged.
     """
-    path = config_dir() / FILE
+    try:
+        path = config_dir() / FILE
+    except AvatarError as error:  # there is no home
+        log.warn(f"{error} Until then the content credentials get a key of their own.")
+        return _make()
     found = _stored(path)
     if found is not None:
         return found
@@ -96,8 +109,9 @@ def installation_key() -> SigningKey:
 
 
 def _stored(path: Path) -> SigningKey | None:
-    """The key in the file; None where there is none, or it has all but expired."""
+    """The key in the file; None where there is none, it is old, or it was made while the clock was ahead."""
     from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
         content = path.read_bytes()
@@ -109,9 +123,11 @@ def _stored(path: Path) -> SigningKey | None:
     key, begin, rest = content.partition(_BEGIN_CERTIFICATE)
     try:
         leaf = x509.load_pem_x509_certificates(begin + rest)[0]
-    except (ValueError, IndexError) as error:
+        if load_pem_private_key(key, None).public_key() != leaf.public_key():
+            raise ValueError
+    except (ValueError, IndexError, TypeError) as error:
         raise AvatarError(f"{path} is damaged.", fix="Delete it; a new one is made.") from error
-    if leaf.not_valid_after_utc - _LEFT < datetime.now(timezone.utc):
+    if not leaf.not_valid_before_utc <= datetime.now(timezone.utc) <= leaf.not_valid_after_utc - _LEFT:
         return None
     return SigningKey(key, begin + rest, "es256")
 
@@ -133,13 +149,18 @@ def _store(path: Path, made: SigningKey) -> None:
 def _make() -> SigningKey:
     """A root and a signing certificate on P-256."""
     from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.hazmat.primitives.serialization import Encoding
 
     root_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     root = _certificate("Root of this installation", root_key, root_key)
     leaf = _certificate("This installation", key, root_key)
-    chain = b"".join(certificate.public_bytes(Encoding.PEM) for certificate in (leaf, root))
-    return SigningKey(_pem(key), chain, "es256")
+    return SigningKey(_pem(key), _chain((leaf, root)), "es256")
+
+
+def _chain(certificates: Iterable[x509.Certificate]) -> bytes:
+    """Certificates as PEM, and nothing else."""
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    return b"".join(certificate.public_bytes(Encoding.PEM) for certificate in certificates)
 
 
 def _pem(key: Any) -> bytes:
@@ -193,8 +214,12 @@ def _algorithm(key: Any, path: Path) -> str:
         return "ed25519"
     elif isinstance(key, rsa.RSAPrivateKey) and key.key_size >= 2048:
         return "ps256"
-    raise AvatarError(f"The key {path} is of a kind that signs no content credentials.",
-                      fix="Give one on P-256, P-384 or P-521, Ed25519, or RSA with 2048 bits or more.")  # fmt: skip
+    raise _unusable(path)
+
+
+def _unusable(path: Path) -> AvatarError:
+    return AvatarError(f"The key of {path} is of a kind that signs no content credentials.",
+                       fix="Give one on P-256, P-384 or P-521, Ed25519, or RSA with 2048 bits or more.")  # fmt: skip
 
 
 def _read(path: Path) -> bytes:

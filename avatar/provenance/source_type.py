@@ -24,6 +24,7 @@ _XMP_BOX = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")  # extended type of
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_KEY = b"XML:com.adobe.xmp\0\0\0\0\0"  # key, no compression, no language
 _LONGEST = 1 << 20  # bytes of metadata that are read
+_MOST_PARTS = 100_000  # boxes or chunks of a file that are looked at; a megabyte may hold as many
 _FOUND = re.compile(rb"DigitalSourceType(?:=\"|>)([^\"<]{1,200})")
 PAGES = (".html", ".json")  # that can say it in words: JSON-LD of schema.org, or a key of the same name
 _SCHEMA, _SCHEMA_END = "https://schema.org/", "DigitalSource"
@@ -125,7 +126,9 @@ def _metadata(file: BinaryIO) -> Iterator[bytes]:
 def _boxes(file: BinaryIO) -> Iterator[bytes]:
     """Contents of the XMP boxes at the top of an mp4."""
     at, end = 0, file.seek(0, 2)
-    while at + 8 <= end:
+    for _ in range(_MOST_PARTS):
+        if at + 8 > end:
+            return
         file.seek(at)
         size, kind = struct.unpack(">I4s", file.read(8))
         header = 8
@@ -135,12 +138,12 @@ def _boxes(file: BinaryIO) -> Iterator[bytes]:
         if size < header:
             return
         if kind == b"uuid" and file.read(16) == _XMP_BOX:
-            yield file.read(min(size - header - 16, _LONGEST))
+            yield file.read(max(0, min(size - header - 16, _LONGEST)))
         at += size
 
 
 def _png_chunks(file: BinaryIO, at: int) -> Iterator[tuple[bytes, bytes]]:
-    while True:
+    for _ in range(_MOST_PARTS):
         file.seek(at)
         head = file.read(8)
         if len(head) < 8:
@@ -161,7 +164,7 @@ def _png_with(data: bytes, packet: bytes) -> bytes:
 
 def _webp_chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
     at = 12
-    while True:
+    for _ in range(_MOST_PARTS):
         file.seek(at)
         head = file.read(8)
         if len(head) < 8:

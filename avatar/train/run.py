@@ -262,7 +262,7 @@ def describe(folder: Path, config: TrainConfig, data: PersonDataset) -> None:
     """Write what was asked for and where it ran, and copy what rendering needs from PERSON."""
     kept = {"format": FORMAT, "person": str(config.person)} | table(config, OF_THE_CALL)
     with atomic_file(folder / CONFIG) as temporary:
-        temporary.write_text(tomli_w.dumps(kept))
+        temporary.write_text(tomli_w.dumps(kept), encoding="utf-8")
     with atomic_file(folder / COMMAND) as temporary:
         temporary.write_text(shlex.join(sys.argv) + "\n", encoding="utf-8", errors="backslashreplace")
     place = environment() | {"device": choose_device(config.device).type}

@@ -92,6 +92,14 @@ def test_the_script_of_zsh_says_what_it_should(scripts: dict[str, Path]) -> None
     assert re.findall(r"^    '(\w+):", text, re.MULTILINE) == list(COMMANDS)
 
 
+def test_one_argument_at_most_may_be_repeated_in_zsh(scripts: dict[str, Path]) -> None:
+    """Where two are said to be, the Tab key shows an error of `_arguments`."""
+    calls = re.split(r"_arguments -S", scripts["zsh"].read_text())[1:]
+    assert max(len(re.findall(r"^ +'\*:", call, re.MULTILINE)) for call in calls) == 1
+    (evaluated,) = (call for call in calls if "Videos of 2 s" in call or call.count("      ':file:_files'") == 1)
+    assert evaluated.count("'*:file:_files'") == 1
+
+
 def test_every_option_of_the_help_is_known(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     for command in ("render", "create", "bench"):

@@ -173,7 +173,11 @@ HOSTILE = {
     "another hash": (lambda e: e.update({PERSON: e[PERSON][:-1] + b" "}), "another hash"),
     "a bomb": (bomb, "another size than it says"),
     "a size that lies": (
-        lambda e: with_header(e, lambda h: h["files"][MODEL].update(bytes=1 << 29)), "another size than it says"
+        lambda e: with_header(e, lambda h: h["files"][MODEL].update(bytes=len(e[MODEL]) + 1)),
+        "another size than it says",
+    ),
+    "a size that nothing shrinks to": (
+        lambda e: with_header(e, lambda h: h["files"][MODEL].update(bytes=1 << 29)), "100 times its own bytes"
     ),
     "a size beyond all": (
         lambda e: with_header(e, lambda h: h["files"][MODEL].update(bytes=1 << 40)), "files"
@@ -199,6 +203,38 @@ def test_hostile_bundles(run, tmp_path, cache, capsys, name) -> None:
     assert words in said(capsys)
     added = {path for path in set(tmp_path.parent.rglob("*")) - before if cache not in path.parents and path != cache}
     assert not added and not list(cache.rglob("*.safetensors")) and not Path("/tmp/escaped.json").exists()
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_what_unpacks_without_a_limit_is_not_unpacked(tmp_path, monkeypatch, method) -> None:
+    """A header of a few hundred bytes may hold gigabytes, which the standard library unpacks at once."""
+    path = tmp_path / "me.avatar"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr(HEADER, bytes(1 << 20))
+    monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_: pytest.fail("an entry was unpacked"))
+    with pytest.raises(AvatarError, match="packed in another way"):
+        run_folder(path)
+
+
+def test_rounded_tensors_stay_as_large_as_they_are() -> None:
+    tensors = {"a": torch.zeros(300, 1, dtype=torch.uint8), "a.low": torch.zeros(200), "a.step": torch.ones(200)}
+    with pytest.raises(ValueError, match="channels"):
+        packed.unpacked(save(tensors, {"packed": '{"a": "float32"}'}))
+
+
+def test_the_name_of_a_bundle_does_not_lead_out_of_its_folder(run, tmp_path, cache) -> None:
+    write_bundle(run, tmp_path / "...avatar")
+    write_bundle(run, tmp_path / "me.avatar")
+    kept = run_folder(tmp_path / "me.avatar")
+    opened = run_folder(tmp_path / "...avatar")
+    assert (opened / MODEL).is_file() and (kept / MODEL).is_file() and opened.parent.parent == cache / "bundles"
+
+
+def test_a_cache_that_cannot_be_written_is_no_fault_of_the_bundle(run, tmp_path, cache) -> None:
+    write_bundle(run, tmp_path / "me.avatar")
+    cache.write_text("a file")
+    with pytest.raises(AvatarError, match=r"cannot be written.*AVATAR_CACHE"):
+        run_folder(tmp_path / "me.avatar")
 
 
 def test_broken_files(run, tmp_path, capsys) -> None:

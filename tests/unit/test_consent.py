@@ -91,6 +91,11 @@ def test_records_that_cannot_be(tmp_path) -> None:
         with pytest.raises(AvatarError, match=words):
             consent.read(record(tmp_path / "r.json", **changes))
     (tmp_path / "proof.mp4").write_bytes(b"proof")
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner/link.mp4").symlink_to(tmp_path / "proof.mp4")
+    for elsewhere in ("../proof.mp4", str(tmp_path / "proof.mp4"), "link.mp4"):
+        with pytest.raises(AvatarError, match="not beside it"):
+            consent.read(record(tmp_path / "inner/r.json", evidence={"file": elsewhere}))
     found = consent.read(record(tmp_path / "r.json", evidence={"file": "proof.mp4"}))
     assert found.evidence == file_sha256(tmp_path / "proof.mp4")
 

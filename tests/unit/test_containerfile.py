@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import os
 import re
+import ssl
 import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
 from avatar.cli.main import main
+from avatar.provenance import keys
 from tests.docs_text import ROOT
 
 TEXT = (ROOT / "Containerfile").read_text()
@@ -48,3 +53,38 @@ def test_the_command_is_refused_without_a_token_and_passes_options_on(
     pytest.importorskip("aiortc", reason="it is not installed")
     assert main(given({}, str(tmp_path))) == 2
     assert "--token is needed" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["http", "https"])
+def test_a_server_that_is_well_is_found_to_be(secure: bool, tmp_path: Path) -> None:
+    """Also with --tls-certificate, whose certificate has the name by which people reach it."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/healthz" and well else 503)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    well = True
+    server = HTTPServer(("127.0.0.1", 0), Answer)
+    if secure:
+        made = keys._make()
+        (tmp_path / "both.pem").write_bytes(made.key + made.certificates)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(tmp_path / "both.pem")
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    server.handle_error = lambda *_: None  # plain words to a server of https
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        command = argument("HEALTHCHECK").partition("CMD ")[2].replace(":8080", f":{server.server_port}")
+        asked = [sys.executable, *json.loads(command)[1:]]
+        assert subprocess.run(asked, capture_output=True).returncode == 0
+        well = False
+        assert subprocess.run(asked, capture_output=True).returncode != 0
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

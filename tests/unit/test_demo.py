@@ -76,6 +76,13 @@ def test_a_video_that_is_too_short_is_refused_before_anything_is_kept(
     assert made == [] and not (tmp_path / "demo").exists()
 
 
+def test_a_text_with_nothing_to_say_is_refused_before_anything_is_filmed(
+    made: list[tuple], tmp_path: Path, capsys
+) -> None:
+    assert main(["demo", "--out", str(tmp_path / "demo"), "--say", "..."]) == 2
+    assert "nothing to say" in " ".join(capsys.readouterr().err.split()) and made == []
+
+
 def test_a_demo_takes_no_folder_of_the_users(made: list[tuple], tmp_path: Path, capsys) -> None:
     (tmp_path / "photo.jpg").touch()
     assert main(["demo", "--out", str(tmp_path)]) == 2
