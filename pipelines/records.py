@@ -185,10 +185,11 @@ def _changes(record: Record, before: str, after: str, paths: tuple[str, ...], ro
 def table(records: list[Record], root: Path = ROOT) -> str:
     """Markdown table of all records."""
     head = _git(root, "rev-parse", "--short=10", "HEAD") or "unknown"
+    proofs = f" ([proofs]({PROOFS.name}))" if (root / PROOFS).is_file() else ""
     lines = [
         f"As of commit `{head}`. A record is **older** than the code where a file that it depends on changed since its "
         "commit. Comments and docstrings do not count, nor does a change after which a training and its evaluation "
-        f"came to the same bits ([proofs]({PROOFS.name})).", "",
+        f"came to the same bits{proofs}.", "",
         "| record | measured | frames | measured at | trained at | older than |", "|---|---|---|---|---|---|",
     ]  # fmt: skip
     for record in records:

@@ -16,7 +16,7 @@ from avatar.data.person import PersonInfo
 from avatar.data.run import FILES, MODEL, PERSON, RunInfo, require_run
 from avatar.device import Precision
 from avatar.errors import AvatarError
-from avatar.infer.controls import Controls
+from avatar.infer.controls import Controls, files_of
 from avatar.infer.speaking import Speaking
 from avatar.paths import file_sha256
 from avatar.provenance.disclosure import DisclosureOptions
@@ -102,9 +102,7 @@ class Task:
         Raises:
             AvatarError: A control is not understood.
         """
-        options = [value for part in (self.speaking, self.controls) for value in vars(part).values()]
-        poses = [Path(span.value) for span in self.controls.spans() if span.control == "pose"]
-        return [*(value for value in options if isinstance(value, Path)), *poses]
+        return [*filter(None, [self.speaking.audio]), *files_of(self.controls)]
 
     def outputs(self) -> list[Path]:
         """What it writes."""

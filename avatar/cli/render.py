@@ -103,9 +103,9 @@ def main(config: Config) -> None:
     require(config.renderer)
     home = run if config.run.is_dir() else config.run.parent  # a bundle has no room for videos
     out = jobs.video_path(home, config.out, speaking, controls, config.split)
-    if config.json is not None:
-        keyframes = Path(config.camera) if config.camera else None
-        refuse_to_overwrite(config.json, speaking.audio, *files_of(controls), keyframes)
+    keyframes = Path(config.camera) if config.camera else None
+    for written in filter(None, (config.json, controls.print_timeline)):
+        refuse_to_overwrite(written, speaking.audio, *files_of(controls), keyframes)
     disclosure = disclosed(run, config.disclosure, COMPOSITE if config.dub else TRAINED)
     disclosure.announce()
     choose_device(config.device)

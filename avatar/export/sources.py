@@ -101,12 +101,13 @@ def _motion(
     from avatar.motion import Motion
 
     require_run(folder)
-    files = [controls.print_timeline, out if exporter.suffixes else None]
-    for path in files:
+    camera = exporter.camera if isinstance(exporter, View) else None
+    inputs = [speaking.audio, *files_of(controls), Path(camera) if camera else None]
+    for path in (controls.print_timeline, out if exporter.suffixes else None):
         if path is not None:
-            refuse_to_overwrite(path, speaking.audio, *files_of(controls))
+            refuse_to_overwrite(path, *inputs)
     controls.check()
-    view = CameraPath.parse(exporter.camera if isinstance(exporter, View) else None)
+    view = CameraPath.parse(camera)
     controls.write_timeline()
     audio = speaking.open(out)
     avatar = _avatar(folder, device)

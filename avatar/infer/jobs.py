@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from avatar import log
-from avatar.data.outputs import check_output, refuse_to_overwrite
+from avatar.data.outputs import check_output
 from avatar.environment import environment
 from avatar.errors import AvatarError
 from avatar.infer.controls import files_of
@@ -76,10 +76,7 @@ def video_path(run: Path, out: Path | None, speaking: Speaking, controls: Contro
         source = speaking.audio or (None if speaking.text is not None else controls.motion)
         plain = split or ("idle" if speaking.text is None else "text")
         out = run / f"{plain if source is None else source.stem}.mp4"
-    inputs = [speaking.audio, *files_of(controls)]
-    check_output(out, *inputs, suffixes=(".mp4",))
-    if controls.print_timeline is not None:
-        refuse_to_overwrite(controls.print_timeline, *inputs)
+    check_output(out, speaking.audio, *files_of(controls), suffixes=(".mp4",))
     return out
 
 

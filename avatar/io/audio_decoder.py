@@ -35,8 +35,8 @@ class Downmix:
     Args:
         rate: Hertz, of the result.
         layout: "mono" or "stereo".
-        channel: Number of the only channel to take, from 0; None: mix all. Into stereo all are mixed nevertheless, if
-            it is known where they belong.
+        channel: Number of the only channel to take, from 0; None: mix all. For stereo it counts only where nobody
+            knows where the channels belong.
 
     Attributes:
         channels: Of the result.

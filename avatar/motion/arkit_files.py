@@ -285,7 +285,7 @@ def _motion(path: Path, table: Table, person: MotionStats) -> Motion:
     still = person.rest[torch.zeros(len(arkit), dtype=torch.long)]
     if any(k in turns for k in _HEAD):
         if lacks := [ANGLES[k] for k in _HEAD if k not in turns]:
-            log.warn(f"{path} lacks {' and '.join(lacks)}, which is taken as 0.")
+            log.warn(f"{path} lacks {' and '.join(lacks)}. Missing angles are taken as 0.")
         zero = np.zeros(len(arkit))
         tensors["head_rotation"] = head_rotation(np.stack([turns.get(k, zero) for k in _HEAD], 1))
     gaze = _LOOK_FULL * _looks(arkit)

@@ -107,8 +107,8 @@ def read_alpha(path: Path) -> np.ndarray | None:
 def find_faces(image: np.ndarray, pointed: bool = False) -> list[Face]:
     """Find the faces in a photo: largest first, in its pixels.
 
-    The detector overlooks some faces of a group, which are then looked for in parts of the photo. In the photo of one
-    person that would only find faces that are none.
+    The detector overlooks some faces of a group, so those are looked for in parts of the photo as well. Where there is
+    one person, that could only add false faces.
 
     Args:
         image: uint8 RGB [H, W, 3].
@@ -176,11 +176,11 @@ def _wanted(path: Path, faces: Sequence[Face], config: PrepareConfig) -> Face:
         if wanted > len(in_order):
             raise AvatarError(f"There is no face {wanted} in {path}.", why=f"From the left: {listed}.")
         return in_order[wanted - 1]
-    away = [_outside(face, wanted) for face in in_order]
-    nearest = int(np.argmin(away))
-    if away[nearest] > FAR * in_order[nearest].height:
+    # Boxes overlap where people stand close: of two that hold the point, it is the face whose middle is nearer.
+    nearest = min(in_order, key=lambda face: (_outside(face, wanted), float(np.linalg.norm(face.centre - wanted))))
+    if _outside(nearest, wanted) > FAR * nearest.height:
         raise AvatarError(f"There is no face near {wanted[0]},{wanted[1]} in {path}.", why=f"From the left: {listed}.")
-    return in_order[nearest]
+    return nearest
 
 
 def _outside(face: Face, point: tuple[int, int]) -> float:

@@ -77,12 +77,18 @@ def test_no_record_takes_the_place_of_a_file_that_was_written_by_hand(tmp_path: 
     (run / "person.json").write_text("{}")
     (run / "config.toml").write_text("")
     (words := tmp_path / "words.json").write_text('{"words": [[0, 1, "hello"]]}')
-    (camera := tmp_path / "camera.json").write_text("[]")
-    command = ["render", str(run), "--idle", "1", "--words", str(words), "--camera", str(camera)]
-    for option, path in (("--json", words), ("--print-timeline", words), ("--json", camera)):
-        before = path.read_bytes()
-        assert main([*command, option, str(path)]) == 2
-        assert "is one of the inputs" in said(capfd) and path.read_bytes() == before
+    (camera := tmp_path / "camera.json").write_text('[{"time": 0, "azimuth": 5}]')
+    options = [str(run), "--idle", "1", "--words", str(words), "--camera", str(camera)]
+    export = ["export", *options, "--format", "gif", "--out", str(tmp_path / "a.gif")]
+    for command in (
+        ["render", *options, "--json"],
+        ["render", *options, "--print-timeline"],
+        [*export, "--print-timeline"],
+    ):
+        for path in (words, camera):
+            before = path.read_bytes()
+            assert main([*command, str(path)]) == 2
+            assert "is one of the inputs" in said(capfd) and path.read_bytes() == before
 
 
 @pytest.mark.parametrize("out", ["mine.mp4", "mydir"])

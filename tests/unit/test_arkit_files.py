@@ -93,7 +93,7 @@ def test_a_head_that_is_only_turned_is_turned(tmp_path: Path, profile: MotionSta
     rows = [[i / 25, *[0.0] * 52, 20.0, 8.0] for i in range(4)]
     path = write(tmp_path / "a.csv", ["Time", *ARKIT, "HeadYawDegrees", "EyeYawDegrees"], rows)
     back = arkit_files.load(path, profile)
-    assert "lacks headPitch and headRoll, which is taken as 0" in " ".join(capsys.readouterr().err.split())
+    assert "lacks headPitch and headRoll. Missing angles are taken as 0" in " ".join(capsys.readouterr().err.split())
     np.testing.assert_allclose(arkit_files.head_angles(back.head_rotation)[2], [20, 0, 0], atol=1e-4)
     np.testing.assert_allclose(np.degrees(back.gaze[2].numpy()), [8, 0], atol=1e-4)
 

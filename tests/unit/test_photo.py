@@ -74,6 +74,8 @@ def test_whose_avatar_it_is():
     assert choose_face(path, [alone, face(900, 320, 90)], config) is alone  # somebody in the background
     assert choose_face(path, [alone, other], replace(config, face="890,300")) is other
     assert choose_face(path, [alone, other], replace(config, face="1")) is alone
+    cheek, left = face(600, 320, 300), face(480, 320, 300)  # a point of one is in the box of both
+    assert cheek.box[0] < left.box[2] and choose_face(path, [left, cheek], replace(config, face="560,320")) is cheek
     for faces, chosen, words in (
         ([], None, "No face"), ([alone, other], None, "There are 2 faces"), ([face(height=120)], None, "120 pixels"),
         ([face(yaw=31)], None, "31 degrees to the side"), ([face(pitch=-34)], None, "34 degrees down"),

@@ -10,7 +10,7 @@ from tests.node import told
 
 PACKAGE = Path(__file__).parents[2] / "avatar"
 # A browser as far as the page needs it. A camera is asked for until `asked[n]()`; what is `held` arrives by `arrive()`;
-# `tick(ms)` lets time pass. `say` is what the server answers; `told` what it was given.
+# `tick(ms)` lets time pass. `say` is what the server answers, but not to what is `failing`; `told` what it was given.
 WORLD = r"""
 class Part {
   constructor() { Object.assign(this, { on: {}, textContent: "", attributes: {}, dataset: {}, children: [] }); }
@@ -60,7 +60,7 @@ const say = { agreed: true, statement: [], agreement: [], waiting: 0, least: 30,
   prompts: [prompt("first", "first"), { ...prompt("s1", "sentence"), state: "open" },
     { ...prompt("s2", "sentence"), state: "open" }, prompt("last", "last")] };
 const on = (name) => say.prompts.find((one) => one.name === name);
-let held = null, arrive = () => {};
+let held = null, failing = null, arrive = () => {};
 const answer = (content, ok = true) => ({ ok, json: async () => structuredClone(content) });
 Object.assign(globalThis, {
   window: globalThis, location: { hash: "", search: "" }, MediaRecorder: Recorder, setInterval: () => 0,
@@ -81,6 +81,7 @@ Object.assign(globalThis, {
   fetch: async (path, { method = "GET" } = {}) => {
     told.push(path);
     if (held && path.startsWith(held)) await new Promise((done) => { arrive = () => { done(); return settle(); }; });
+    if (path === failing) return answer({ error: "The disk is full." }, false);
     return path === "api/frame" ? answer({ findings: [] }) : answer(path === "api/finish" ? say.result : say);
   },
 });
@@ -169,6 +170,18 @@ def test_a_device_that_fails_ends_the_recording_and_says_so(tmp_path: Path) -> N
         """,
     )
     assert found == [[True, "Camera or microphone was taken away. Plug it in, and open them again.", 0], True, 0]
+
+
+def test_who_could_not_leave_has_to_open_the_camera_before_recording(tmp_path: Path) -> None:
+    found = run_page(
+        tmp_path,
+        """
+        await ready();
+        failing = "api/decline"; await click("leave");
+        tell([live(), part("record").disabled, part("notices").textContent]);
+        """,
+    )
+    assert found == [0, True, "The disk is full."]
 
 
 def test_one_camera_is_looked_at_by_one_loop(tmp_path: Path) -> None:

@@ -236,7 +236,9 @@ def test_a_record_is_not_older_where_the_same_numbers_came_out_later(checkout: C
         line = json.dumps({"before": before, "after": after, "records": names})
         checkout.write(str(records.PROOFS), f"{line}\n")
 
+    assert "(equal.jsonl)" not in records.table(records.find(checkout.root), checkout.root), "a link to nothing"
     prove(first, second, "others-*")
+    assert "(equal.jsonl)" in records.table(records.find(checkout.root), checkout.root)
     assert checkout.older(**commits) == ["avatar/train"]
     prove(second, second, "*-standard")
     assert checkout.older(**commits) == ["avatar/train"]

@@ -152,6 +152,7 @@ async function leave() {
   } catch (error) {
     leaving = false;
     notice(error.message);
+    draw();
     return;
   }
   for (const id of ["consent", "studio"]) $(id).hidden = true;
@@ -275,8 +276,7 @@ async function poll() {
     if (one.state === "refused") {
       notice(`“${one.text.length > 44 ? `${one.text.slice(0, 40)} …` : one.text}” cannot be used. ${one.message}`);
       if (one.name === "first" && !stop) choose("first");
-    }
-    else if (one.state === "good" && one.name === "first" && current === "first") { notice("Audio and video are in step.", false); advance(); }
+    } else if (one.state === "good" && one.name === "first" && current === "first") { notice("Audio and video are in step.", false); advance(); }
   }
   if (state.waiting) polling = setTimeout(poll, POLL_MS);
 }
