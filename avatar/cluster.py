@@ -9,6 +9,7 @@ import re
 import secrets
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, nullcontext
+from functools import cache
 from typing import Any
 
 from avatar.errors import AvatarError
@@ -79,7 +80,7 @@ def _token() -> Generator[None]:
     """
     wanted = {"RAY_AUTH_MODE": "token"}
     if not any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
-        wanted["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        wanted["RAY_AUTH_TOKEN"] = _random_token()
     added = {name: value for name, value in wanted.items() if name not in os.environ}
     os.environ.update(added)
     try:
@@ -87,6 +88,12 @@ def _token() -> Generator[None]:
     finally:
         for name in added:
             os.environ.pop(name, None)
+
+
+@cache
+def _random_token() -> str:
+    """The token of this process: Ray keeps the first one that it reads, also for the clusters after it."""
+    return secrets.token_hex(32)
 
 
 def processors_of(ray: Any) -> int:

@@ -100,8 +100,8 @@ def zsh(texts: Texts, options: Options) -> str:
     for command, subcommand, known in _calls(options):
         call = f"'{command} {subcommand}'" if subcommand else command
         lines.append(f"    {call}) _arguments -S \\")
-        names = [option for option in known if not option.flags]
-        lines += [f"      '{spec}' \\" for option in known for spec in _zsh_specs(option, option in names[-1:])]
+        last = [option for option in known if not option.flags][-1:]
+        lines += [f"      '{spec}' \\" for option in known for spec in _zsh_specs(option, option in last)]
         lines[-1] = lines[-1].removesuffix(" \\") + " ;;"
     lines += ["  esac", "}", 'if [ "$funcstack[1]" = _avatar ]; then _avatar "$@"; else compdef _avatar avatar; fi', ""]
     return "\n".join(lines)

@@ -209,7 +209,7 @@ def _of_run(path: Path, said: dict[str, Any], audio: str) -> Suggestion:
 def _of_person(path: Path, said: dict[str, Any]) -> Suggestion:
     run = path.with_suffix("") if path.name.endswith(PERSON_SUFFIX) else path.with_name(f"{path.name}-run")
     if said["finished"]:
-        quality = f" --quality {PHOTO}" if _said(said, "kind") == PHOTO else ""  # no other one takes a photo
+        quality = f" --quality {PHOTO}" if _said(said, "kind") == PHOTO else ""  # the only quality for photos
         return Suggestion(f"{path} (a prepared person)", (f"avatar train {_word(path)} --out {_word(run)}{quality}",))
     video = _word(_said(said, "source") or "VIDEO")
     made_by_create = path.name.endswith(PERSON_SUFFIX)
@@ -228,7 +228,7 @@ def _rendered(video: Path) -> bool:
 
 
 def _free(path: Path) -> Path:
-    """The path, or one with a number after its name where something is there: the video of the person, it may be."""
+    """The path, or one with a number after its name where something is there already, such as the person's video."""
     ending = path.suffix if path.suffix == RENDERED else ""
     stem = path.name.removesuffix(ending)
     names = (path, *(path.with_name(f"{stem}-{n}{ending}") for n in range(2, 100)))

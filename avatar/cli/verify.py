@@ -70,7 +70,7 @@ def main(config: Config) -> None:
 def _doubt(claims: Claims) -> str:
     """Why a certificate does not prove who signed; nothing where it does."""
     if claims.expired:
-        return "; the certificate has expired since, it does not prove who signed"
+        return "; the certificate has expired, it does not prove who signed"
     return "" if claims.known_signer else "; anybody can make such a certificate, it does not prove who signed"
 
 

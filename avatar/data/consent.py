@@ -24,6 +24,7 @@ SCOPES = ("likeness", "voice", "dubbing", "live", "publish")
 RELATIONS = ("self", "authorised", "synthetic", "not stated")
 _HASH = re.compile("[0-9a-f]{64}")
 _SELF = "This avatar shows me, and I agree to these uses of it."
+_PHOTO_NEEDS_IT = "Without consent no avatar is made of a photo."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,13 +207,13 @@ def require_stated(folder: Path | None, given: Consent | None, photo: Path) -> N
         record = read(beside)
     if record is not None and record.expired:
         raise AvatarError(
-            f"The consent of the person in {photo} has expired on {record.expires}.", why="Of a photo no avatar is "
-            "made without.", fix="Ask the person anew, and pass --consent FILE with what they say.",
+            f"The consent of the person in {photo} has expired on {record.expires}.", why=_PHOTO_NEEDS_IT,
+            fix="Ask the person anew, and pass --consent FILE with what they say.",
         )  # fmt: skip
     if record is not None and record.stated:
         return
     raise AvatarError(
-        f"Nobody has stated that the person in {photo} agreed to an avatar.", why="Of a photo none is made without.",
+        f"Nobody has stated that the person in {photo} agreed to an avatar.", why=_PHOTO_NEEDS_IT,
         fix="Pass --consent self if it is you, or --consent FILE for somebody who agreed (docs/provenance.md).",
     )  # fmt: skip
 

@@ -70,7 +70,7 @@ class Claims:
         program: That made it, with its version.
         signer: Name and organization in the certificate.
         known_signer: Whether the certificate is one that the reader trusts, and is still valid.
-        expired: Whether the certificate was valid for the time of signing, but is not any more.
+        expired: Whether the certificate's time is over.
         made: When, as the program says: ISO 8601.
         source_type: Digital source type (IPTC) in the manifest.
         metadata_source_type: The same in the file's metadata, which nobody signs.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 from avatar.errors import AvatarError
@@ -44,22 +45,17 @@ def read_folder(folder: Path) -> dict[str, Claims]:
     found: dict[str, Claims] = {}
     for path in sorted([*files, *closed]):
         name = path.relative_to(folder).as_posix()
-        if path in closed:
-            found[name] = Claims(state="invalid", faults=[f"{closed[path].strerror}."])
-        if path.is_symlink() or not path.is_file():
-            continue
-        try:
+        try:  # one bad file must not hide what the others say
+            if path in closed:
+                raise closed[path]
+            if not stat.S_ISREG(path.lstat().st_mode):
+                continue
             if signable(name):
                 found[name] = credentials.read(path)
-            elif name.lower().endswith(PAGES) and (said := _said(path)) is not None:
+            elif name.lower().endswith(PAGES) and (said := read_said(path)) is not None:
                 found[name] = Claims(state="none", metadata_source_type=one_line(said))
-        except AvatarError as error:  # one bad file must not hide what the others say
+        except AvatarError as error:
             found[name] = Claims(state="invalid", faults=[one_line(error.why or error.what)])
+        except OSError as error:
+            found[name] = Claims(state="invalid", faults=[f"{error.strerror}."])
     return found
-
-
-def _said(path: Path) -> str | None:
-    try:
-        return read_said(path)
-    except OSError as error:
-        raise AvatarError(f"{path} cannot be read.", why=f"{error.strerror}.") from error

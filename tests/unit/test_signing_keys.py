@@ -20,6 +20,7 @@ from avatar.errors import AvatarError
 from avatar.provenance import credentials, keys
 from avatar.provenance.credentials import read
 from avatar.provenance.disclosure import DisclosureOptions
+from avatar.provenance.folder import read_folder
 from avatar.provenance.keys import FILE, installation_key, own_key
 from avatar.provenance.source_type import TRAINED
 
@@ -155,7 +156,7 @@ def test_an_expired_certificate_does_not_make_a_file_changed(manifest, capsys) -
     assert (claims.state, claims.expired, claims.known_signer, claims.faults) == ("valid", True, False, [])
     assert main(["verify", str(path)]) == 0
     shown = capsys.readouterr().out
-    assert "is as it was signed" in shown and "the certificate has expired since" in shown
+    assert "is as it was signed" in shown and "the certificate has expired" in shown
     ingredient = read(manifest("signingCredential.expired", state="Invalid", whose="urn:c2pa:another"))
     assert ingredient.state == "valid" and not ingredient.expired
     changed = manifest("signingCredential.expired", "claimSignature.mismatch", state="Invalid")
@@ -206,6 +207,22 @@ def test_a_folder_that_may_not_be_looked_into_is_listed(
     capsys.readouterr()
     assert main(["verify", str(tmp_path)]) == 2
     assert "closed: not as it was signed (Permission denied.)" in capsys.readouterr().out
+
+
+def test_files_whose_names_alone_may_be_read_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a folder with the permissions r--: they are there, and nobody knows whether they were changed."""
+    image(tmp_path / "a.png")
+    original = os.stat
+
+    def stat(path: Any, **options: Any) -> os.stat_result:
+        if str(path).endswith("a.png"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return original(path, **options)
+
+    monkeypatch.setattr(os, "stat", stat)
+    monkeypatch.setattr(os, "lstat", lambda path, **_: stat(path, follow_symlinks=False))
+    (claims,) = read_folder(tmp_path).values()
+    assert (claims.state, claims.faults) == ("invalid", ["Permission denied."])
 
 
 def test_a_video_of_many_boxes_is_not_read_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
