@@ -31,7 +31,8 @@ const click = (name) => Promise.all((part(name).on.click || []).map((act) => act
 const pressed = (name) => part(name).attributes["aria-pressed"];
 const settle = () => new Promise((done) => realTimeout(done, 5));
 const late = [], elapse = () => { for (const act of late.splice(0)) act(); return settle(); };
-const asked = [], sockets = [], decoders = [], contexts = [];
+const asked = [], sockets = [], decoders = [], contexts = [], nodes = [], heard = {}; // the last: what the window hears
+const clocks = []; // what is done again and again: { act, ms }
 const rules = { rate: 48000, worklet: () => Promise.resolve(), codecs: ["avc1", "vp8"], decoder: () => {}, peer: null };
 
 class Track {
@@ -57,9 +58,10 @@ class Context {
     if (this.sampleRate !== rules.rate) throw new Error("AudioNodes with different sample-rate"); // as Firefox does
     return { connect() {} };
   }
+  resume() { this.state = "running"; return Promise.resolve(); }
   close() { this.state = "closed"; return Promise.resolve(); }
 }
-class Node_ { port = { postMessage() {} }; connect() {} }
+class Node_ { port = { postMessage() {} }; constructor() { nodes.push(this); } connect() {} }
 
 class Socket extends EventTarget {
   static OPEN = 1;
@@ -104,11 +106,12 @@ const ask = () => new Promise((done) => {
 });
 const answers = { "api/offer": { pc_id: "r1.name", sdp: "", type: "answer" }, "api/ice": {} };
 Object.assign(globalThis, {
-  window: globalThis, addEventListener() {}, isSecureContext: true, location: { hash: "", search: "" },
+  window: globalThis, addEventListener: (name, act) => { heard[name] = act; }, isSecureContext: true,
+  location: { hash: "", search: "" },
   document: { baseURI: "http://here/", getElementById: part, createElement: () => new Part(), addEventListener() {} },
   requestAnimationFrame: () => 0, Option: class {}, MediaStream: Stream, AudioContext: Context, AudioWorkletNode: Node_,
   WebSocket: Socket, VideoDecoder: Decoder, EncodedVideoChunk: class { constructor(all) { Object.assign(this, all); } },
-  RTCPeerConnection: Peer, setInterval: () => 0,
+  RTCPeerConnection: Peer, setInterval: (act, ms) => { clocks.push({ act, ms }); return 0; },
   setTimeout: (act, ms) => { if (ms < 1000) return realTimeout(act, ms); late.push(act); return 0; },
   fetch: async (url) => ({ ok: true, json: async () => answers[url] }),
 });

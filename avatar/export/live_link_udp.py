@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from avatar import log
 from avatar.checks import number, whole
@@ -105,7 +105,7 @@ def _host_and_port(text: str) -> tuple[str, int]:
     return host, int(number(float(port[:9]), "The port of --send", 1, 65535))
 
 
-def _resolve(text: str) -> tuple[socket.AddressFamily, tuple[str, int]]:
+def _resolve(text: str) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
     host, port = _host_and_port(text)
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
@@ -113,4 +113,4 @@ def _resolve(text: str) -> tuple[socket.AddressFamily, tuple[str, int]]:
         raise AvatarError(f"There is no host {host}:", why=f"{getattr(error, 'strerror', None) or error}.",
                           fix="Check --send.") from None  # fmt: skip
     family, _, _, _, address = found[0]
-    return family, (str(address[0]), int(address[1]))
+    return family, tuple(address)  # of IPv6 with the interface: a local address is nowhere without

@@ -7,6 +7,7 @@ anew (DNS rebinding) it can read their answers. So every request is checked befo
 from __future__ import annotations
 
 import hmac
+import re
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -15,7 +16,7 @@ from avatar.errors import AvatarError
 from avatar.io.hosts import HOST, is_loopback
 from avatar.serve.hub import Settings
 
-OPEN = ("/", "/healthz", "/openapi.json")  # and what is below /page/: the same for everybody, and no secret
+OPEN = re.compile(r"/(healthz|openapi\.json|page/[^/]+)?")  # the same for everybody, and no secret
 LEAST_TOKEN = 16  # characters
 KEY_PROTOCOL = "openai-insecure-api-key."  # before the token, where it travels as a subprotocol
 
@@ -50,9 +51,10 @@ def refusal(request: web.BaseRequest, settings: Settings) -> tuple[int, str] | N
         return 403, "This request is for another server."
     if len(origins) > 1 or (origins and not _own(origins[0], hosts[0], settings)):
         return 403, "This request comes from another page."
-    if request.path in OPEN or request.path.startswith("/page/"):
+    if OPEN.fullmatch(request.path):
         return None
-    if settings.token and not hmac.compare_digest(_given(request).encode(), settings.token.encode()):
+    # Bytes that are no UTF-8 come as lone surrogates.
+    if settings.token and not hmac.compare_digest(_given(request).encode(errors="replace"), settings.token.encode()):
         return 401, "The token is missing or wrong. Open the whole address that was printed."
     return None
 
@@ -77,7 +79,10 @@ def _own(origin: str, host: str, settings: Settings) -> bool:
     """Whether a page belongs to this server; a proxy in front of it may add TLS."""
     if _allowed(origin, settings):
         return True
-    parts = urlsplit(origin)
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return False
     return parts.scheme in ("http", "https") and parts.netloc.lower() == host.lower()
 
 

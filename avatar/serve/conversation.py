@@ -230,7 +230,8 @@ class Conversation:
     def _take(self, words: dict[str, Any]) -> None:
         segment = str(words.get("segment", ""))
         if words["type"] == "segment.started":
-            self._speaking.add(segment)
+            if self._listener.says(segment):  # it may have been interrupted since its thread told so
+                self._speaking.add(segment)
         else:
             self._speaking.discard(segment)
             if self._reply is not None and self._reply.segment == segment:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from avatar.serve.metrics import Metrics
 
 NORMAL, AWAY, TRY_AGAIN_LATER, TOO_SLOW = 1000, 1001, 1013, 4008  # status of a closed WebSocket
+MOST_REASON = 120  # bytes of a reason; the protocol allows 123
 SLOW = "The connection is too slow for audio and video."
 
 
@@ -53,5 +54,6 @@ async def say(socket: web.WebSocketResponse, words: dict[str, Any]) -> None:
 
 async def close(socket: web.WebSocketResponse, code: int, reason: str) -> None:
     """Close with a status and a reason, and do not wait long for the client."""
+    message = reason.encode()[:MOST_REASON].decode(errors="ignore").encode()  # cut between characters, or it is none
     with suppress(ConnectionError, asyncio.TimeoutError, RuntimeError):
-        await asyncio.wait_for(socket.close(code=code, message=reason.encode()[:120]), 5.0)
+        await asyncio.wait_for(socket.close(code=code, message=message), 5.0)

@@ -157,8 +157,9 @@ class Front:
         for running in others if held is None else [held, *others]:
             try:
                 inner = await self._http.ws_connect(
-                    _url(running, request), protocols=protocols, headers=headers, max_msg_size=MOST_MESSAGE_BYTES
-                )
+                    _url(running, request), protocols=protocols, headers=headers, max_msg_size=MOST_MESSAGE_BYTES,
+                    heartbeat=HEARTBEAT_SECONDS,  # a machine that is gone says nothing
+                )  # fmt: skip
             except WSServerHandshakeError as error:
                 if error.status != 503:
                     return await self._pass(running, request, b"")  # it says why, which a handshake cannot

@@ -159,8 +159,7 @@ class Hub:
             if guest is not None:
                 self._left.pop(guest.name).set()
                 self.guests.pop(guest.name, None)
-                await guest.conversation.close()
-                await asyncio.shield(asyncio.to_thread(guest.listener.stop))
+                await asyncio.shield(_let_go(guest))  # a door that is cancelled meanwhile leaves no threads
 
     async def _see_out(self, guest: Guest) -> None:
         """End a session, and return once its place is free."""
@@ -192,3 +191,11 @@ class Hub:
         self.closing = True
         for guest in list(self.guests.values()):
             guest.end(CLOSING)
+
+
+async def _let_go(guest: Guest) -> None:
+    """End the conversation of a listener who has left, and the avatar's threads."""
+    try:
+        await guest.conversation.close()
+    finally:
+        await asyncio.to_thread(guest.listener.stop)

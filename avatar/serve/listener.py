@@ -87,6 +87,10 @@ class Listener:
         self._metrics.count("interruptions_total")
         return found
 
+    def says(self, segment: str) -> bool:
+        """Whether a segment waits or is being said; see `Segments.under_way`."""
+        return self._segments.under_way(segment)
+
     @property
     def interruptions(self) -> int:
         """How often something was dropped."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -225,9 +224,9 @@ def _number(content: dict[str, Any], field: str, low: float, high: float, defaul
 
 
 def _finite(value: Any, field: str, low: float, high: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         raise AvatarError(f'The field "{field}" is no number.')
-    if not low <= value <= high:
+    if not low <= value <= high:  # infinite as well, and whole numbers that no float holds
         raise AvatarError(f'The field "{field}" is out of range.', fix=f"It goes from {low:g} to {high:g}.")
     return float(value)
 

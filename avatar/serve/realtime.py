@@ -22,8 +22,17 @@ from avatar.serve.encoder import Encoder
 from avatar.serve.farewell import TRY_AGAIN_LATER, close, end_tasks, say
 from avatar.serve.hub import Full, Hub
 from avatar.serve.outbox import AudioPart, ImagePart, NewestImage, Part
-from avatar.serve.realtime_events import MOST_EVENT_BYTES, NEWER_ONLY, OLDER, Event, Mistake, error_event, new_id
-from avatar.serve.realtime_input import RealtimeInput
+from avatar.serve.realtime_events import (
+    MOST_EVENT_BYTES,
+    NEWER_ONLY,
+    OLDER,
+    PLACED,
+    Event,
+    Mistake,
+    error_event,
+    new_id,
+)
+from avatar.serve.realtime_input import MOST_ITEMS, RealtimeInput
 from avatar.serve.realtime_response import RealtimeResponse
 from avatar.serve.realtime_session import RealtimeSession
 from avatar.serve.webrtc import (
@@ -90,6 +99,7 @@ class _Connection:
         self._encoder: Encoder | None = None
         self._skipped = 0
         self._image = NewestImage()
+        self._before: dict[str, str | None] = {}  # items that the client was told of, and which one each came after
 
     async def run(self) -> None:
         await self._tell({"type": "session.created", "session": self._session.shown()})
@@ -115,8 +125,23 @@ class _Connection:
         if self._session.older and event["type"] in NEWER_ONLY:
             return
         kind = OLDER.get(event["type"], event["type"]) if self._session.older else event["type"]
-        text = json.dumps({"event_id": new_id("event")} | event | {"type": kind})
+        text = json.dumps({"event_id": new_id("event")} | self._placed(event) | {"type": kind})
         await asyncio.wait_for(self._socket.send_str(text), SEND_SECONDS)
+
+    def _placed(self, event: dict[str, Any]) -> dict[str, Any]:
+        """An event about an item, with the one that it comes after: of both sides, as the client was told of them."""
+        kind, last = event["type"], next(reversed(self._before), None)
+        if kind == "conversation.item.deleted":
+            self._before.pop(event["item_id"], None)
+        if kind not in PLACED:
+            return event
+        name = event["item_id"] if "item_id" in event else event["item"]["id"]
+        before = self._before.get(name, last)
+        if kind == "conversation.item.added":
+            self._before[name] = before
+            if len(self._before) > MOST_ITEMS:
+                del self._before[next(iter(self._before))]
+        return event | {"previous_item_id": before}
 
     async def _send(self) -> None:
         outbox = self._guest.listener.outbox
@@ -309,9 +334,11 @@ class _Connection:
         peer = open_client(self._hub.settings, self._guest)
         try:
             answer = await answer_offer(peer, sdp)
-        except AvatarError:
+        except BaseException as error:  # also where the client leaves meanwhile
             await close_client(peer)
-            raise Mistake("The offer is not understood.", param="client_sdp") from None
+            if isinstance(error, AvatarError):
+                raise Mistake("The offer is not understood.", param="client_sdp") from None
+            raise
         self._peer, self._guest.listener.images = peer, True
         self._watch = asyncio.create_task(self._watch_peer(peer))
         text = json.dumps({"type": "answer", "sdp": answer["sdp"]})

@@ -29,6 +29,8 @@ OLDER = {
     "conversation.item.added": "conversation.item.created",
 }
 NEWER_ONLY = ("conversation.item.done",)
+# Those that say which item one comes after; whoever sends them adds it.
+PLACED = ("input_audio_buffer.committed", "conversation.item.added", "conversation.item.done")
 
 
 class Mistake(AvatarError):

@@ -64,7 +64,6 @@ class RealtimeInput:
         self._items: OrderedDict[str, Item] = OrderedDict()
         self._waiting: list[Item] = []
         self._texts: dict[str, str] = {}  # of items whose text still streams in
-        self._last = ""  # id of the newest item
         self._next = new_id("item")  # id of the item that the audio will be
         self._buffer: list[np.ndarray] = []
         self._samples = 0  # of the buffer
@@ -122,9 +121,7 @@ class RealtimeInput:
 
     def _commit(self, audio: np.ndarray) -> None:
         item = message_item(Turn(audio=audio), self._next)
-        self._put(
-            {"type": "input_audio_buffer.committed", "item_id": item.name, "previous_item_id": self._last or None}
-        )
+        self._put({"type": "input_audio_buffer.committed", "item_id": item.name})
         self._next = new_id("item")
         self._keep(item)
 
@@ -231,8 +228,7 @@ class RealtimeInput:
                 f"{MOST_WAITING} items wait for a response.", "too_many_items", fix="Send response.create first."
             )
         for kind in ("conversation.item.added", "conversation.item.done"):
-            self._put({"type": kind, "previous_item_id": self._last or None, "item": item.shown})
-        self._last = item.name
+            self._put({"type": kind, "item": item.shown})
         self._waiting.append(item)
         self._items[item.name] = item._replace(turn=Turn(role=item.turn.role))  # audio is not kept
         while len(self._items) > MOST_ITEMS:

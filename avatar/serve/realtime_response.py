@@ -80,7 +80,7 @@ class RealtimeResponse:
         part = {"type": "audio", "transcript": ""}
         return [
             {"type": "response.output_item.added", "response_id": self.name, "output_index": 0, "item": item},
-            {"type": "conversation.item.added", "previous_item_id": None, "item": item},
+            {"type": "conversation.item.added", "item": item},
             {"type": "response.content_part.added", "part": part} | self._place,
         ]
 
@@ -129,7 +129,7 @@ class RealtimeResponse:
                 transcript | self._place,
                 {"type": "response.content_part.done", "part": part} | self._place,
                 {"type": "response.output_item.done", "response_id": self.name, "output_index": 0, "item": item},
-                {"type": "conversation.item.done", "previous_item_id": None, "item": item},
+                {"type": "conversation.item.done", "item": item},
             ]
         return [*events, {"type": "response.done", "response": self.shown(status)}]
 

@@ -125,6 +125,11 @@ class Segments:
             self._ready.notify_all()
         return found
 
+    def under_way(self, name: str) -> bool:
+        """Whether a segment waits or is being said: it was neither interrupted nor said to its end."""
+        with self._ready:
+            return name in self._known and self._known[name] is None
+
     @property
     def interruptions(self) -> int:
         """How often something was dropped."""
@@ -205,12 +210,10 @@ class Segments:
             with self._ready:
                 if epoch != self._epoch:
                     return False
-                first = not self._pushed
                 room = max(0, round((AHEAD_SECONDS - self._session.waiting_seconds) * SAMPLE_RATE))
+                if room and not self._pushed:  # before the audio, which listeners could not place otherwise
+                    self._tell({"type": "segment.started", "segment": segment.name})
                 count = self._push(piece[:room]) if room else 0
-                started = first and self._pushed > 0
-            if started:
-                self._tell({"type": "segment.started", "segment": segment.name})
             piece = piece[count:]
             if len(piece):
                 time.sleep(PAUSE_SECONDS)

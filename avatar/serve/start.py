@@ -50,7 +50,7 @@ class Place:
 
     def url(self, port: int, token: str) -> str:
         """The address to open; the token is in its fragment, which no browser sends."""
-        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
         host = f"[{host}]" if ":" in host else host
         return f"http{'s' if self.certificate else ''}://{host}:{port}/" + (f"#token={quote(token)}" if token else "")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import struct
@@ -122,6 +123,22 @@ def test_an_unknown_host_is_named(source, tmp_path, monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", fails)
     with pytest.raises(AvatarError, match="There is no host nowhere: Name or service"):
         LiveLinkUdp(send="nowhere").write(source, tmp_path)
+
+
+def test_an_address_that_belongs_to_an_interface_is_sent_to_through_it(source, tmp_path, monkeypatch):
+    address, sent = ("fe80::1", 11111, 0, 3), []
+
+    class Sender(contextlib.nullcontext):
+        def __enter__(self):
+            return self
+
+        def sendto(self, data: bytes, to: object) -> None:
+            sent.append(to)
+
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [(socket.AF_INET6, socket.SOCK_DGRAM, 17, "", address)])
+    monkeypatch.setattr(socket, "socket", lambda *_: Sender())
+    LiveLinkUdp(send="[fe80::1%en0]:11111", fps=240.0).write(source, tmp_path)
+    assert {*sent} == {address}
 
 
 # --- VRM --------------------------------------------------------------------------------------------------------------

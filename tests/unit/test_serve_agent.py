@@ -109,6 +109,7 @@ def test_a_typed_question_is_answered_before_the_answer_is_complete(tmp_path: Pa
         server.mode = "late"
         await page.socket.send_json({"type": "ask", "text": "Who are you?", "segment": "q"})
         await page.read(lambda: any(samples.any() for _, samples in page.audio))
+        await page.read(lambda: len(states(page)) > 1)  # it may come a moment later
         assert answer(page) == "a b c d ee. f" and states(page) == ["thinking", "speaking"]
         server.go.set()
         await page.read(lambda: page.said("segment.done"))

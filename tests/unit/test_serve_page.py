@@ -159,3 +159,103 @@ def test_what_16_khz_cannot_hold_does_not_come_back_as_another_tone(rate: int):
     for frequency in (8200, 10000, 15000):
         assert np.abs(taken(rate, frequency)).max() < 0.005, f"{frequency} Hz: 40 dB less"
     assert np.abs(taken(rate, 6500)).max() > 0.45
+
+
+def test_images_wait_for_audio_that_is_heard_late(tmp_path: Path):
+    """Behind a buffer, and with wireless headphones; decoded ones that do not fit would be lost before their time."""
+    found = run_page(tmp_path, """
+      await load();
+      const lost = [], decoded = [], [screen] = decoders;
+      screen.decode = ({ timestamp }) => {
+        decoded.push(timestamp / 1e6);
+        screen.output({ timestamp, close: () => lost.push(timestamp) });
+      };
+      const hear = (pts) => nodes[0].port.onmessage({ data: { playing: true, pts, at: 0 } });
+      const packet = (n, key = 0) => {
+        const view = new DataView(new ArrayBuffer(25));
+        view.setUint8(0, 2); view.setUint8(1, key); view.setFloat64(8, n / 25, true);
+        return sockets[0].give(view.buffer);
+      };
+      contexts[0].currentTime = 0;
+      hear(1);
+      for (let n = 25; n < 50; n += 1) await packet(n);
+      const first = { lost: lost.length, newest: decoded.at(-1) };
+      for (let n = 0; n < 6; n += 1) screen.output({ timestamp: 0, close() {} }); // as if the others had been shown
+      hear(1.4); await packet(50);
+      tell({ first, newest: decoded.at(-1) });
+    """)  # fmt: skip
+    assert found["first"]["lost"] == 0 and 1 < found["first"]["newest"] < 1.3
+    assert 1.4 < found["newest"] < 1.7
+
+
+def test_a_connection_that_says_nothing_any_more_is_lost(tmp_path: Path):
+    found = run_page(tmp_path, """
+      await load();
+      const { act: ping } = clocks.find(({ ms }) => ms === 2000);
+      for (let n = 0; n < 7; n += 1) ping();
+      await sockets[0].image();
+      for (let n = 0; n < 7; n += 1) ping();
+      const open = sockets[0].readyState;
+      for (let n = 0; n < 7; n += 1) ping();
+      tell({ open, then: sockets[0].readyState, said: part("notices").textContent, again: part("again").hidden });
+    """)  # fmt: skip
+    assert found == {"open": 1, "then": 3, "said": "The connection was lost.", "again": False}
+
+
+def test_a_new_session_does_what_the_page_shows(tmp_path: Path):
+    found = run_page(tmp_path, """
+      const later = () => new Promise((done) => realTimeout(done, 60));
+      const words = (n) => Object.fromEntries(sockets[n].sent.map((one) => [one.type, one]));
+      await load(); await later();
+      const fresh = Object.keys(words(0));
+      part("strength").value = "1.2";
+      part("stage").on.keydown[0]({ target: part("stage"), key: "ArrowLeft", preventDefault() {} });
+      sockets[0].close(); click("again"); await settle();
+      await sockets[1].hello(); await sockets[1].image(); await later();
+      tell({ fresh, strength: words(1).controls?.strength, azimuth: words(1).view?.azimuth });
+    """)  # fmt: skip
+    assert found["fresh"] == ["ping"] and found["strength"] == 1.2 and found["azimuth"] < 0
+
+
+def test_a_page_that_the_browser_kept_connects_again(tmp_path: Path):
+    found = run_page(tmp_path, """
+      await load();
+      heard.pagehide(); heard.pageshow?.({ persisted: true }); await settle();
+      await sockets[1]?.hello(); await sockets[1]?.image();
+      tell({ open: sockets.map((one) => one.readyState), door: avatarState.door });
+    """)  # fmt: skip
+    assert found == {"open": [3, 1], "door": "WebSocket"}
+
+
+def test_audio_that_the_browser_stopped_can_be_turned_on_again(tmp_path: Path):
+    found = run_page(tmp_path, """
+      await load(); await click("listen");
+      const before = part("listen").hidden, [context] = contexts;
+      context.state = "interrupted"; context.onstatechange?.();
+      const stopped = part("listen").hidden;
+      await click("listen");
+      const after = { hidden: part("listen").hidden, state: context.state };
+      sockets[0].close(); context.onstatechange?.();
+      tell({ before, stopped, after, gone: part("listen").attributes.hidden });
+    """)  # fmt: skip
+    assert (found["before"], found["stopped"]) == (True, False)
+    assert found["after"] == {"hidden": True, "state": "running"} and found["gone"] == ""
+
+
+def test_a_second_finger_does_not_throw_the_view_about(tmp_path: Path):
+    found = run_page(tmp_path, """
+      await load();
+      const later = () => new Promise((done) => realTimeout(done, 60)), stage = part("stage");
+      Object.assign(stage, { setPointerCapture() {} });
+      const touch = (name, pointerId, clientX) => {
+        const about = { pointerType: "touch", clientY: 0, target: { closest: () => null } };
+        stage.on[name][0]({ ...about, pointerId, isPrimary: pointerId === 1, clientX });
+      };
+      touch("pointerdown", 1, 100); touch("pointerdown", 2, 300);
+      touch("pointermove", 1, 101); touch("pointermove", 2, 300); touch("pointermove", 1, 102);
+      touch("pointerup", 2, 300);
+      touch("pointermove", 1, 103); touch("pointerup", 1, 103); touch("pointermove", 1, 150);
+      await later();
+      tell(sockets[0].sent.filter((one) => one.type === "view").map((one) => one.azimuth));
+    """)  # fmt: skip
+    assert found == [pytest.approx(-0.6)]

@@ -139,3 +139,61 @@ def test_audio_that_says_it_is_too_long_is_not_decoded():
 def test_audio_that_cannot_be_played_is_let_go():
     found = run_player(f"{SPEAK} rules.broken = true; await spoken();")
     assert "cannot play that audio" in found["said"] and found["kept"] == 1
+
+
+def test_lips_go_on_where_the_browser_wants_a_click_before_it_plays():
+    """As Safari does where the voice was loaded for long after the file was chosen."""
+    found = run_player(f"""{SPEAK}
+        const refusal = Object.assign(new Error("not now"), {{ name: "NotAllowedError" }});
+        Audio.prototype.play = async () => {{ throw refusal; }};
+        samples = new Float32Array(64000);
+        const said = await player.speak(new Blob(["audio"])).then(() => "", ({{ message }}) => message);
+        tell({{ said, frames: engine.motion.frames, note: player.ui.note.textContent }});""")
+    assert (found["said"], found["frames"]) == ("", 100) and "Press Play" in found["note"]
+
+
+def test_without_its_attributes_a_player_has_its_first_clip_or_says_what_is_missing():
+    found = run_player("""
+        await load();
+        const drop = (name, before) => {
+          delete player.attributes[name];
+          player.attributeChangedCallback(name, before, null);
+          return settle();
+        };
+        player.setAttribute("clip", "second"); await clips[1]();
+        await drop("clip", "second"); await clips[2]?.();
+        const clip = player.engine.clip.name, wrong = [...errors];
+        await drop("src", "web/");
+        tell({ clip, wrong, said: player.ui.said.textContent });""")
+    assert (found["clip"], found["wrong"]) == ("first", []) and "src" in found["said"]
+
+
+def test_folders_on_disk_whose_files_have_the_same_names_are_not_mixed_up():
+    found = run_player("""
+        const scripts = [], text = (bytes) => String.fromCharCode(...bytes);
+        document.createElement = () => ({ remove() {} });
+        document.head = { append: (script) => scripts.push(script) };
+        const read = ["one", "two"].map((folder) => readFile(`file:///${folder}/`, "avatar.json"));
+        scripts.forEach((script, n) => {
+          document.currentScript = script;
+          avatarFile("avatar.json", btoa(`of ${n}`));
+          script.onload();
+        });
+        tell((await Promise.allSettled(read)).map(({ value, reason }) => (value ? text(value) : reason.message)));""")
+    assert found == ["of 0", "of 1"]
+
+
+def test_a_second_finger_does_not_throw_the_view_about():
+    found = run_player("""
+        await load();
+        const { stage } = player.ui, turns = [];
+        Object.assign(stage, { setPointerCapture() {}, closest: () => null });
+        player.engine.view = { turn: (across) => turns.push(Math.round(across * 100)) };
+        const touch = (name, pointerId, clientX) => stage.dispatchEvent(Object.assign(new Event(name), {
+          pointerId, isPrimary: pointerId === 1, pointerType: "touch", clientX, clientY: 0,
+        }));
+        touch("pointerdown", 1, 100); touch("pointerdown", 2, 300);
+        touch("pointermove", 1, 101); touch("pointermove", 2, 300); touch("pointerup", 2, 300);
+        touch("pointermove", 1, 102); touch("pointerup", 1, 102); touch("pointermove", 1, 150);
+        tell(turns);""")
+    assert found == [-20, -20]

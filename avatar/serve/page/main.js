@@ -41,6 +41,7 @@ function notice(sentence, wrong = false) {
 
 function take(words) {
   if (words.type === "hello") {
+    if (!state.hello) view.free = get("beyond").checked = Boolean(words.beyond); // later it is as the user left it
     session = words.session;
     state.hello = words;
     get("name").textContent = words.avatar;
@@ -57,6 +58,7 @@ function take(words) {
     if (get("text").disabled) get("text").placeholder = "This server has no text to speech; send an audio file.";
     offerAgent(words);
     showState("idle");
+    if (connection) sendShown();
   } else if (words.type === "state") {
     showState(words.state);
   } else if (words.type === "heard") {
@@ -89,9 +91,6 @@ function take(words) {
 function offerFace(words) {
   get("face").hidden = !words.face;
   for (const id of words.face ? FACE : []) [get(id).min, get(id).max] = words.face[id];
-  get("beyond").checked = Boolean(words.beyond);
-  view.free = Boolean(words.beyond);
-  if (words.face) sendFace();
 }
 
 /** Show what there is to do where an agent answers, and what it can. */
@@ -142,16 +141,18 @@ function write(who, text, segment) {
 }
 
 function fill(id, names) {
-  const list = get(id);
+  const list = get(id), chosen = list.value;
   while (list.options.length > 1) list.remove(1);
   for (const name of names) list.add(new Option(name, name));
+  if (names.includes(chosen)) list.value = chosen; // a session before this one may have had it
 }
 
 async function connect() {
+  session = "";
   get("again").hidden = true;
   get("waiting").hidden = false;
   get("waiting").firstElementChild.textContent = "Connecting …";
-  const handlers = { message: take, lost };
+  const handlers = { message: take, lost, silent: () => { get("listen").hidden = false; } };
   try {
     connection = await open(handlers);
   } catch (error) {
@@ -165,6 +166,7 @@ async function connect() {
   get("canvas").hidden = rtc;
   get("waiting").hidden = true;
   get("listen").hidden = false;
+  if (session) sendShown(); // hello came, as it mostly does
   if (navigator.userActivation?.hasBeenActive) listen();
 }
 
@@ -194,6 +196,11 @@ function lost(sentence) {
   get("rate").textContent = get("latency").textContent = "";
   get("again").hidden = false;
   notice(sentence, true);
+}
+
+function comeBack() {
+  lost("The connection was closed while you were elsewhere.");
+  connect();
 }
 
 async function listen() {
@@ -270,6 +277,13 @@ function sendFace() {
   connection?.send({ type: "face", ...values, beyond: view.free });
 }
 
+/** Tells a new session what the page shows: one before it may have been lost, or browsers remember it. */
+function sendShown() {
+  if (CONTROLS.some((id) => get(id).value !== (get(id).defaultValue ?? ""))) sendControls();
+  if (state.hello.face) sendFace();
+  if (view.moved) view.tell();
+}
+
 function reset() {
   for (const id of FACE) get(id).value = 0;
   view.reset();
@@ -308,5 +322,6 @@ document.addEventListener("drop", (event) => {
   sendFile(event.dataTransfer.files[0]);
 });
 window.addEventListener("pagehide", () => connection?.close());
+window.addEventListener("pageshow", (event) => { if (event.persisted) comeBack(); });
 setInterval(showStats, 1000);
 connect();

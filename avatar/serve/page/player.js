@@ -1,6 +1,10 @@
 // Shows images when the audio that belongs to them is heard. While no audio may play, images are shown as they come.
+//
+// Audio may be heard long after it came: it waits in a buffer, and wireless headphones take their time. So packets wait
+// and are decoded shortly before they are shown: decoders run dry where many images are kept.
 
-const MOST_IMAGES = 8;
+const MOST_IMAGES = 8, FORESEEN = 6; // decoded images that wait, and that are decoded before their time
+const MOST_SECONDS = 2; // of packets that wait, before those that a key frame makes needless are dropped
 const LISTEN_MS = 3000;
 const MOST_ERRORS = 5; // of decoding, one after the other, before it is given up
 
@@ -8,10 +12,11 @@ const MOST_ERRORS = 5; // of decoding, one after the other, before it is given u
 export const decoding = (codec) => ({ codec, optimizeForLatency: true });
 
 export class Player {
-  /** `failed` hears, in words, that images cannot be decoded. */
-  constructor(canvas, failed) {
-    Object.assign(this, { canvas, failed, errors: 0 });
+  /** `failed` hears, in words, that images cannot be decoded; `silent`, that the browser has stopped the audio. */
+  constructor(canvas, failed, silent) {
+    Object.assign(this, { canvas, failed, silent, errors: 0 });
     this.context2d = canvas.getContext("2d", { alpha: false, desynchronized: true });
+    this.packets = []; // not decoded yet, in order
     this.images = []; // decoded, in order
     this.made = new Map(); // time stamp in microseconds to the server's time of that frame
     this.needKey = true;
@@ -27,6 +32,9 @@ export class Player {
 
   async openAudio() {
     this.audioContext = new AudioContext({ sampleRate: 16000, latencyHint: "interactive" });
+    this.audioContext.onstatechange = () => { // such as by a call on a phone, or where the device is gone
+      if (!this.closed && this.audioContext.state !== "running") this.silent();
+    };
     await this.audioContext.audioWorklet.addModule("page/speaker-worklet.js");
     this.speaker = new AudioWorkletNode(this.audioContext, "speaker", { numberOfInputs: 0, outputChannelCount: [1] });
     this.speaker.port.onmessage = ({ data }) => { this.position = data; };
@@ -69,13 +77,22 @@ export class Player {
   }
 
   image(pts, made, key, data) {
-    if (this.needKey && !key) return;
-    if (this.decoder.state !== "configured") return;
-    this.needKey = false;
-    const timestamp = Math.round(pts * 1e6);
-    this.made.set(timestamp, made);
-    if (this.made.size > 200) this.made.delete(this.made.keys().next().value);
-    this.decoder.decode(new EncodedVideoChunk({ type: key ? "key" : "delta", timestamp, data }));
+    if (key && this.packets.length > MOST_SECONDS * this.fps) this.shown.skipped += this.packets.splice(0).length;
+    this.packets.push({ pts, made, key, data });
+    this.decode(this.heard()); // here as well, because a page in the background draws nothing
+  }
+
+  /** Decodes the packets whose images are shown soon, where second `now` is heard; all, while no audio plays. */
+  decode(now) {
+    while (this.packets.length && (now === null || this.packets[0].pts <= now + FORESEEN / this.fps)) {
+      const { pts, made, key, data } = this.packets.shift();
+      if ((this.needKey && !key) || this.decoder.state !== "configured") continue;
+      this.needKey = false;
+      const timestamp = Math.round(pts * 1e6);
+      this.made.set(timestamp, made);
+      if (this.made.size > 200) this.made.delete(this.made.keys().next().value);
+      this.decoder.decode(new EncodedVideoChunk({ type: key ? "key" : "delta", timestamp, data }));
+    }
   }
 
   keep(image) {
@@ -93,6 +110,7 @@ export class Player {
 
   draw() {
     const now = this.heard();
+    this.decode(now);
     let image = null;
     while (this.images.length && (now === null || this.images[0].timestamp / 1e6 <= now + 0.5 / this.fps)) {
       if (image) { image.close(); this.shown.skipped += 1; }

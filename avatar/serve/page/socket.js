@@ -6,6 +6,7 @@ import { MicrophoneReader } from "./microphone.js";
 
 const HEADER = 24, AUDIO = 1, IMAGE = 2, KEY = 1, BEFORE = 4, VOID = 8;
 const FIRST_WORD_MS = 10000, FIRST_IMAGE_MS = 10000;
+const PING_MS = 2000, MOST_UNHEARD = 8; // pings in a row after which nothing came; the server gives up as late
 
 /** Connects; `replaces` is the name of a session that ends for it. */
 export async function connectSocket(canvas, handlers, replaces = "") {
@@ -16,10 +17,10 @@ export async function connectSocket(canvas, handlers, replaces = "") {
   }
   const socket = new WebSocket(socketUrl({ codec: await wantedCodec(), replaces }));
   socket.binaryType = "arraybuffer";
-  let reader = null, heard = null, goodbye = "", closed = false, clock = 0, fail;
+  let reader = null, heard = null, goodbye = "", closed = false, clock = 0, unheard = 0, fail;
   const failed = new Promise((_, no) => { fail = (sentence) => no(new Error(sentence)); });
   failed.catch(() => {}); // also where nobody waits for it
-  const player = new Player(canvas, (sentence) => fail(sentence));
+  const player = new Player(canvas, (sentence) => fail(sentence), handlers.silent);
   const send = (words) => { if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(words)); };
   const close = () => { closed = true; reader?.stop(); player.close(); socket.close(); };
 
@@ -30,6 +31,7 @@ export async function connectSocket(canvas, handlers, replaces = "") {
     handlers.message(words);
   }
   socket.onmessage = ({ data }) => {
+    unheard = 0;
     if (typeof data === "string") return take(JSON.parse(data));
     const view = new DataView(data);
     const kind = view.getUint8(0), flags = view.getUint8(1), pts = view.getFloat64(8, true);
@@ -49,8 +51,10 @@ export async function connectSocket(canvas, handlers, replaces = "") {
   fail = (sentence) => { if (!closed) handlers.lost(sentence); };
   const timer = setInterval(() => {
     if (closed) return clearInterval(timer);
+    unheard += 1; // counted, because a computer that slept gets what came only after this
+    if (unheard > MOST_UNHEARD) return fail("The connection was lost.");
     send({ type: "ping", at: performance.timeOrigin + performance.now() });
-  }, 2000);
+  }, PING_MS);
   send({ type: "ping", at: performance.timeOrigin + performance.now() });
   return {
     door: "WebSocket", send, close,

@@ -18,13 +18,15 @@ export class View {
     this.reset(false);
     stage.addEventListener("pointerdown", (event) => this.grab(event));
     stage.addEventListener("pointermove", (event) => this.drag(event));
-    for (const name of ["pointerup", "pointercancel"]) stage.addEventListener(name, () => { this.held = null; });
+    for (const name of ["pointerup", "pointercancel"]) {
+      stage.addEventListener(name, (event) => { if (event.isPrimary) this.held = null; });
+    }
     stage.addEventListener("dblclick", () => this.reset());
     stage.addEventListener("keydown", (event) => this.key(event));
     stage.addEventListener("wheel", (event) => {
       if (!event.ctrlKey && !event.shiftKey) return; // the page must scroll
       event.preventDefault();
-      this.zoomBy(Math.exp(-event.deltaY / 500));
+      this.zoomBy(Math.exp(-(event.deltaY || event.deltaX) / 500)); // with Shift, browsers turn across
     }, { passive: false });
   }
 
@@ -46,13 +48,13 @@ export class View {
   }
 
   grab(event) {
-    if (event.target.closest("button")) return;
+    if (!event.isPrimary || event.target.closest("button")) return; // a second finger is elsewhere
     this.held = [event.clientX, event.clientY];
     this.stage.setPointerCapture(event.pointerId);
   }
 
   drag(event) {
-    if (!this.held) return;
+    if (!this.held || !event.isPrimary) return;
     const [x, y] = this.held;
     this.held = [event.clientX, event.clientY];
     const tall = event.pointerType === "touch" ? 0 : event.clientY - y; // a finger that moves up scrolls the page
@@ -72,6 +74,9 @@ export class View {
     this.zoom = Math.min(ZOOM[1], Math.max(ZOOM[0], this.zoom * factor));
     this.tell();
   }
+
+  /** Whether the view is another one than that with which a session begins. */
+  get moved() { return this.azimuth !== 0 || this.elevation !== 0 || this.zoom !== 1; }
 
   /** How far the view is from the centre: 1 on the border. */
   ratio() {

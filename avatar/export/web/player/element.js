@@ -41,7 +41,10 @@ export class AvatarPlayer extends (globalThis.HTMLElement || Object) { // Node.j
     if (before === now || !this.isConnected) return;
     if (name === "src") this.load();
     else if (name === "size") this.fit();
-    else if (name === "clip" && this.engine && now !== this.engine.wanted?.name) this.choose(now);
+    else if (name === "clip" && this.engine) {
+      const clip = now || this.engine.manifest.clips[0].name; // without the attribute as it would be loaded
+      if (clip !== this.engine.wanted?.name) this.choose(clip);
+    }
     else if (this.engine) this.show();
   }
 
@@ -55,6 +58,7 @@ export class AvatarPlayer extends (globalThis.HTMLElement || Object) { // Node.j
     this.ui.canvas.replaceWith(canvas);
     this.ui.canvas = canvas;
     try {
+      if (wanted === null) throw new Error("There is no avatar: the attribute src is missing.");
       const base = new URL(wanted.endsWith("/") ? wanted : `${wanted}/`, document.baseURI).href;
       const engine = await Engine.load(canvas, base, this.getAttribute("renderer"));
       if (turn !== this.turn) return engine.close(); // the player was removed or moved, or loads another folder
@@ -211,17 +215,19 @@ export class AvatarPlayer extends (globalThis.HTMLElement || Object) { // Node.j
     };
     let held = null;
     stage.addEventListener("pointerdown", (event) => {
-      if (event.target.closest("button")) return;
+      if (!event.isPrimary || event.target.closest("button")) return; // a second finger is elsewhere
       held = [event.clientX, event.clientY];
       stage.setPointerCapture(event.pointerId);
     });
     stage.addEventListener("pointermove", (event) => {
-      if (!held) return;
+      if (!held || !event.isPrimary) return;
       const across = event.clientX - held[0], along = event.pointerType === "touch" ? 0 : event.clientY - held[1];
       held = [event.clientX, event.clientY];
       change((view) => view.turn(-across * DEGREES_PER_PIXEL, along * DEGREES_PER_PIXEL));
     });
-    for (const name of ["pointerup", "pointercancel"]) stage.addEventListener(name, () => { held = null; });
+    for (const name of ["pointerup", "pointercancel"]) {
+      stage.addEventListener(name, (event) => { if (event.isPrimary) held = null; });
+    }
     stage.addEventListener("dblclick", () => change((view) => view.reset()));
     stage.addEventListener("wheel", (event) => {
       if (!event.ctrlKey && !event.shiftKey) return; // the page must scroll

@@ -96,10 +96,16 @@ export class Engine extends EventTarget {
       spoken.add(frames, count);
       const ahead = spoken.frames / spoken.fps - clock.seconds;
       if (this.motion !== spoken || !(spoken.complete || ahead > LEAD_SECONDS)) continue;
-      if (!begun || this.starved) begun = clock.play().catch((error) => { if (error.name !== "AbortError") throw error; }); // paused already
+      if (!begun || this.starved) begun = clock.play().catch((error) => this.unplayed(error));
       this.starved = false;
       await begun;
     }
+  }
+
+  /** Lips go on where nothing is wrong with the audio: it was paused already, or this browser wants a click first. */
+  unplayed(error) {
+    if (error.name === "NotAllowedError") this.dispatchEvent(new Event("blocked"));
+    else if (error.name !== "AbortError") throw error;
   }
 
   /** Speaks along with a MediaStream, until `perform` is called again. */

@@ -1,7 +1,6 @@
 // Reads the files of a web folder. Their format is written down in avatar/export/web/format.py.
 
 const TYPES = { U8: Uint8Array, I8: Int8Array, U16: Uint16Array, I16: Int16Array, F32: Float32Array };
-const onDisk = new Map(); // name of a file to those who wait for the script that holds it
 
 /** Bytes of a file. A page that was opened from disk may not fetch, but it may load scripts. */
 export async function readFile(base, name) {
@@ -17,13 +16,14 @@ export async function readFile(base, name) {
   return new Uint8Array(await answer.arrayBuffer());
 }
 
+/** Bytes of a script. It hands them to itself: files of several folders have the same names. */
 function readScript(address, name) {
-  globalThis.avatarFile ||= (file, text) => onDisk.get(file)?.(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)));
+  globalThis.avatarFile ||= (file, text) => document.currentScript.take?.(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)));
   return new Promise((done, fail) => {
-    onDisk.set(name, done);
     const script = document.createElement("script");
+    script.take = done;
     script.src = `${address}.js`;
-    script.onload = () => { script.remove(); onDisk.delete(name); fail(new Error(`${name}.js is damaged.`)); };
+    script.onload = () => { script.remove(); fail(new Error(`${name}.js is damaged.`)); };
     script.onerror = () => fail(new Error(`${name}.js is missing beside the page.`));
     document.head.append(script);
   });

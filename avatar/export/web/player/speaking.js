@@ -41,6 +41,7 @@ export class Speaking {
 
   present(engine) {
     this.ui.note.textContent = READY;
+    engine.addEventListener("blocked", () => this.note("Press Play to hear it: this browser wants a click first."));
     engine.addEventListener("slow", () => this.told(this.stop().then(() => { throw new Error("This computer is too slow to speak along."); })));
   }
 
