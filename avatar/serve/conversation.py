@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 State = Literal["idle", "listening", "thinking", "speaking", "interrupted"]
 STATES: tuple[State, ...] = ("idle", "listening", "thinking", "speaking", "interrupted")
 INTERRUPTED_SECONDS = 0.25  # in which the mouth closes
+CLOSE_SECONDS = 5.0  # in which an agent has to be closed; one that cannot be reached is not waited for
 GOES_ON_SECONDS = 1.2  # from the end of a turn: who speaks again by then had only paused, ...
 GOES_ON_PLAYED_MS = 500  # ... unless so much of the answer was heard
 MOST_REMEMBERED = 256  # names of segments
@@ -224,8 +225,8 @@ class Conversation:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        with suppress(AgentError):
-            await asyncio.wait_for(self._agent.close(), 5.0)
+        with suppress(AgentError, asyncio.TimeoutError):
+            await asyncio.wait_for(self._agent.close(), CLOSE_SECONDS)
 
     def _take(self, words: dict[str, Any]) -> None:
         segment = str(words.get("segment", ""))

@@ -54,6 +54,6 @@ async def say(socket: web.WebSocketResponse, words: dict[str, Any]) -> None:
 
 async def close(socket: web.WebSocketResponse, code: int, reason: str) -> None:
     """Close with a status and a reason, and do not wait long for the client."""
-    message = reason.encode()[:MOST_REASON].decode(errors="ignore").encode()  # cut between characters, or it is none
+    message = reason.encode()[:MOST_REASON].decode(errors="ignore").encode()  # no half character: it must be UTF-8
     with suppress(ConnectionError, asyncio.TimeoutError, RuntimeError):
         await asyncio.wait_for(socket.close(code=code, message=message), 5.0)

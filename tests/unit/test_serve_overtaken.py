@@ -15,7 +15,7 @@ pytest.importorskip("aiortc", reason="it is not installed")
 
 from aiortc import RTCPeerConnection
 
-from avatar.serve import realtime
+from avatar.serve import conversation, realtime
 from avatar.serve.segments import Segments
 from tests.serving import served, until
 from tests.unit.test_serve_doors import Page, serve
@@ -34,7 +34,7 @@ def test_a_segment_that_is_interrupted_as_it_begins_is_not_being_said_for_ever(t
             guest.interrupt()
             await asyncio.sleep(0.05)
             assert not guest.conversation.busy, "or the session would never be idle"
-            await until(lambda: guest.conversation.state == "idle", 2)
+            await until(lambda: guest.conversation.state == "idle")
 
     serve(tmp_path, test)
 
@@ -80,9 +80,20 @@ def test_a_door_that_is_cancelled_while_an_agent_is_closed_leaves_no_threads(tmp
             await asyncio.gather(task, return_exceptions=True)
             go.set()
             try:
-                await until(lambda: not guests[0].listener._threads.alive, 2)
+                await until(lambda: not guests[0].listener._threads.alive)
             finally:
                 guests[0].listener.stop()
+
+    asyncio.run(asyncio.wait_for(run(), 30))
+
+
+def test_an_agent_that_cannot_be_closed_in_time_is_no_error_of_its_listener(tmp_path: Path, monkeypatch: Any):
+    monkeypatch.setattr(conversation, "CLOSE_SECONDS", 0.05)
+
+    async def run() -> None:
+        async with served(tmp_path) as client, client.hub.admit() as guest:
+            monkeypatch.setattr(guest.conversation._agent, "close", lambda: asyncio.sleep(60), raising=False)
+        assert not guest.listener._threads.alive
 
     asyncio.run(asyncio.wait_for(run(), 30))
 
@@ -112,7 +123,7 @@ def test_a_peer_connection_is_closed_where_the_client_leaves_while_it_is_made(tm
             client.hub.close()  # a session may end at any time
             while not socket.closed:
                 await socket.receive(timeout=15)
-        await until(lambda: made[0].connection.connectionState == "closed", 2)
+        await until(lambda: made[0].connection.connectionState == "closed")
         await peer.close()
 
     serve(tmp_path, test)

@@ -19,7 +19,7 @@ const USES = {
   echo: { type: "echo", notice: "The avatar repeats what the microphone hears. Headphones keep it from hearing itself." },
 };
 const MOST_LOG = 60; // entries of the conversation
-let connection = null, session = "", use = "";
+let connection = null, session = "", use = "", tries = 0;
 const pageLoaded = performance.now();
 // What tests and curious people read in the console.
 const state = { door: "", frames: 0, segments: [], states: [], firstImageMs: null, stats: null, hello: null };
@@ -148,16 +148,21 @@ function fill(id, names) {
 }
 
 async function connect() {
+  const mine = tries += 1, overtaken = () => mine !== tries; // the browser kept the page while it connected
   session = "";
   get("again").hidden = true;
   get("waiting").hidden = false;
   get("waiting").firstElementChild.textContent = "Connecting …";
-  const handlers = { message: take, lost, silent: () => { get("listen").hidden = false; } };
+  const message = (words) => { if (!overtaken()) take(words); };
+  let opened;
   try {
-    connection = await open(handlers);
+    opened = await open({ message, lost, silent: (yes) => { get("listen").hidden = !yes; } });
   } catch (error) {
-    return lost(error.message);
+    if (!overtaken()) lost(error.message);
+    return;
   }
+  if (overtaken()) return opened.close();
+  connection = opened;
   state.door = connection.door;
   state.firstImageMs = performance.now() - pageLoaded;
   get("door").textContent = connection.door;

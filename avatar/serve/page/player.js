@@ -1,10 +1,10 @@
 // Shows images when the audio that belongs to them is heard. While no audio may play, images are shown as they come.
 //
-// Audio may be heard long after it came: it waits in a buffer, and wireless headphones take their time. So packets wait
-// and are decoded shortly before they are shown: decoders run dry where many images are kept.
+// Audio may be heard long after it came: it waits in a buffer, and wireless headphones take their time. Its images wait
+// for it as packets, and are decoded shortly before they are shown: a decoder stalls where many of its images are kept.
 
 const MOST_IMAGES = 8, FORESEEN = 6; // decoded images that wait, and that are decoded before their time
-const MOST_SECONDS = 2; // of packets that wait, before those that a key frame makes needless are dropped
+const MOST_SECONDS = 10; // of packets that wait, more than the speaker's buffer holds; the next key frame drops the rest
 const LISTEN_MS = 3000;
 const MOST_ERRORS = 5; // of decoding, one after the other, before it is given up
 
@@ -12,7 +12,7 @@ const MOST_ERRORS = 5; // of decoding, one after the other, before it is given u
 export const decoding = (codec) => ({ codec, optimizeForLatency: true });
 
 export class Player {
-  /** `failed` hears, in words, that images cannot be decoded; `silent`, that the browser has stopped the audio. */
+  /** `failed` hears, in words, that images cannot be decoded; `silent`, whether the browser has stopped the audio. */
   constructor(canvas, failed, silent) {
     Object.assign(this, { canvas, failed, silent, errors: 0 });
     this.context2d = canvas.getContext("2d", { alpha: false, desynchronized: true });
@@ -33,7 +33,7 @@ export class Player {
   async openAudio() {
     this.audioContext = new AudioContext({ sampleRate: 16000, latencyHint: "interactive" });
     this.audioContext.onstatechange = () => { // such as by a call on a phone, or where the device is gone
-      if (!this.closed && this.audioContext.state !== "running") this.silent();
+      if (!this.closed) this.silent(this.audioContext.state !== "running");
     };
     await this.audioContext.audioWorklet.addModule("page/speaker-worklet.js");
     this.speaker = new AudioWorkletNode(this.audioContext, "speaker", { numberOfInputs: 0, outputChannelCount: [1] });

@@ -13,7 +13,7 @@ export async function connectRtc(video, handlers) {
   peer.addTransceiver("video", { direction: "recvonly" });
   const stream = new MediaStream();
   video.srcObject = stream;
-  video.onpause = () => { if (!closed) handlers.silent(); }; // by the browser, such as by a call on a phone
+  video.onpause = () => { if (!closed) handlers.silent(true); }; // by the browser, such as by a call on a phone
   peer.ontrack = (event) => stream.addTrack(event.track);
   channel.onmessage = (event) => handlers.message(JSON.parse(event.data));
   let closed = false, shown = false, id = "", waiting = [];

@@ -6,7 +6,7 @@ import { MicrophoneReader } from "./microphone.js";
 
 const HEADER = 24, AUDIO = 1, IMAGE = 2, KEY = 1, BEFORE = 4, VOID = 8;
 const FIRST_WORD_MS = 10000, FIRST_IMAGE_MS = 10000;
-const PING_MS = 2000, MOST_UNHEARD = 8; // pings in a row after which nothing came; the server gives up as late
+const PING_MS = 2000, MOST_UNHEARD = 8; // pings in a row without any message, after which the connection is lost
 
 /** Connects; `replaces` is the name of a session that ends for it. */
 export async function connectSocket(canvas, handlers, replaces = "") {
@@ -51,7 +51,7 @@ export async function connectSocket(canvas, handlers, replaces = "") {
   fail = (sentence) => { if (!closed) handlers.lost(sentence); };
   const timer = setInterval(() => {
     if (closed) return clearInterval(timer);
-    unheard += 1; // counted, because a computer that slept gets what came only after this
+    unheard += 1; // pings and not seconds: a computer that slept reads what came only after this
     if (unheard > MOST_UNHEARD) return fail("The connection was lost.");
     send({ type: "ping", at: performance.timeOrigin + performance.now() });
   }, PING_MS);

@@ -16,7 +16,7 @@ export async function readFile(base, name) {
   return new Uint8Array(await answer.arrayBuffer());
 }
 
-/** Bytes of a script. It hands them to itself: files of several folders have the same names. */
+/** Bytes that a script holds. It hands them to its own element, because folders have files of the same names. */
 function readScript(address, name) {
   globalThis.avatarFile ||= (file, text) => document.currentScript.take?.(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)));
   return new Promise((done, fail) => {
