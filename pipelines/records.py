@@ -42,7 +42,10 @@ RENDERING = (*MODEL, *SPEECH, "avatar/infer", "avatar/io")
 TRACKER = tuple(f"avatar/preprocess/{name}.py" for name in ("face_tracker", "landmarker", "faces", "track", "head_fit"))
 MEL = ("avatar/audio/encoders/base.py", "avatar/audio/encoders/mel.py", "avatar/audio/spectra.py")
 SYNC = ("avatar/sync", *TRACKER, *MEL, "avatar/motion/face_channels.py", "avatar/motion/mouth.py", "avatar/io")
-EVALUATION = (*MODEL, *SPEECH, "avatar/losses", "avatar/sync", *TRACKER, "avatar/eval", "avatar/infer", "avatar/io")
+SHOWN = (":(exclude)avatar/eval/images.py", ":(exclude)avatar/eval/report*")  # nothing is measured in them
+EVALUATION = (
+    *MODEL, *SPEECH, "avatar/losses", "avatar/sync", *TRACKER, "avatar/eval", *SHOWN, "avatar/infer", "avatar/io",
+)  # fmt: skip
 
 # File name of a record: what code trained the thing, and what code measured it. The first that matches counts. Where
 # a record names no commit of a training, that of the measurement counts for both. The last is `avatar bench`, whose

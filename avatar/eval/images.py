@@ -47,18 +47,18 @@ def contact_sheet(
         titles: What to write over each column.
         tile: Width of a column in pixels; mouths are magnified three times where they fit into it.
     """
+    size = next(iter(columns[0].values())).shape[1::-1]
+    boxes = [mouth_box(points, size) for points in landmarks]
+    sides = [min(tile, MOUTH_ZOOM * (x1 - x0)) for x0, _, x1, _ in boxes]
     sheet = []
-    for images, points, title in zip(columns, landmarks, titles, strict=True):
-        height, width = next(iter(images.values())).shape[:2]
-        tall = round(tile * height / width)
+    for images, (x0, y0, x1, y1), side, title in zip(columns, boxes, sides, titles, strict=True):
+        tall = round(tile * size[1] / size[0])
         faces = [with_label(resize(p, tile, tall), f"{title}  {name}") for name, p in images.items()]
-        x0, y0, x1, y1 = mouth_box(points, (width, height))
-        side = min(tile, MOUTH_ZOOM * (x1 - x0))
         mouths = []
         for name, image in images.items():
-            square = np.zeros((tile, tile, 3), np.uint8)
-            square[:side, (tile - side) // 2 :][:, :side] = resize(image[y0:y1, x0:x1], side, side)
-            mouths.append(with_label(square, f"mouth  {name}"))
+            cell = np.zeros((max(sides), tile, 3), np.uint8)
+            cell[:side, (tile - side) // 2 :][:, :side] = resize(image[y0:y1, x0:x1], side, side)
+            mouths.append(with_label(cell, f"mouth  {name}"))
         sheet.append(np.concatenate(faces + mouths, axis=0))
     return np.concatenate(sheet, axis=1)
 

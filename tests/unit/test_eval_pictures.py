@@ -9,6 +9,7 @@ from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from avatar.eval import image_metrics as metrics
+from avatar.eval import images
 from avatar.eval.image_metrics import ImageMeter, RealFrame, frechet_distance
 from avatar.losses.lpips import LPIPS
 from tests.unit.test_lpips import random_weights
@@ -163,3 +164,13 @@ def test_frechet_distance_equals_the_formula() -> None:
     few = rng.normal(size=(6, 40))  # fewer frames than features
     assert frechet_distance(few, few) == pytest.approx(0, abs=1e-9)
     assert frechet_distance(few + 1, few) > 0.3
+
+
+def test_mouths_on_a_contact_sheet_are_as_high_as_the_largest():
+    points = np.zeros((478, 2), np.float32)
+    points[:, 0], points[:, 1] = np.linspace(40, 60, 478), 70
+    image = np.full((100, 100, 3), 200, np.uint8)
+    sheet = images.contact_sheet([{"real": image, "audio": image}] * 2, [points, points], ["1 s", "2 s"], tile=300)
+    x0, _, x1, _ = metrics.mouth_box(points, (100, 100))
+    rows = 2 * (300 + images.LABEL_HEIGHT) + 2 * (images.MOUTH_ZOOM * (x1 - x0) + images.LABEL_HEIGHT)
+    assert sheet.shape == (rows, 600, 3)

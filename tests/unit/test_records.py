@@ -86,6 +86,7 @@ def test_a_record_is_not_older_for_words_about_the_code(checkout: Checkout) -> N
     first = checkout.commit()
     checkout.write(name, '"""Train it."""\n\n\ndef step(rate=1):\n    # slower\n    return rate\n')
     checkout.write("avatar/preprocess/report_findings.py", "said = 1")
+    checkout.write("avatar/eval/images.py", "shown = 1")
     checkout.commit()
     assert checkout.older(commit=first, training={"commit": first}) == []
     checkout.write(name, '"""Train it."""\n\n\ndef step(rate=2):\n    # slower\n    return rate\n')
