@@ -180,7 +180,7 @@ def _same(record: Record, commit: str, paths: tuple[str, ...], root: Path) -> li
 
 
 def _changes(record: Record, before: str, after: str, paths: tuple[str, ...], root: Path) -> list[str] | None:
-    """Files whose code differs between two commits; None where one of them is unknown."""
+    """A file of each folder whose code differs between two commits; None where one of them is unknown."""
     difference = _git(root, "diff", "--raw", "--no-renames", "--abbrev=40", before, after, "--", *paths, *record.unused)
     return None if difference is None else list(_other_code(root, difference))
 
@@ -269,11 +269,15 @@ def _commits(value: Any) -> Iterator[str]:
 
 
 def _other_code(root: Path, difference: str) -> Iterator[str]:
-    """Files of ``git diff --raw`` whose code is another one."""
+    """Of each folder in ``git diff --raw``, the first file whose code is another one."""
+    found: set[str] = set()
     for line in difference.splitlines():
         about, _, name = line.partition("\t")
         _, _, before, after, kind = about.split()
+        if _folder(name) in found:
+            continue
         if kind != "M" or not name.endswith(".py") or _code(root, before) != _code(root, after):
+            found.add(_folder(name))
             yield name
 
 

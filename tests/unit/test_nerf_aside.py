@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 
@@ -25,9 +26,14 @@ def person(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_person(tmp_path_factory.mktemp("person"), frames=40)
 
 
-@pytest.fixture
-def model(person: Path) -> NerfAvatar:
+@pytest.fixture(scope="module")
+def made(person: Path) -> NerfAvatar:
     return untrained(person)
+
+
+@pytest.fixture
+def model(made: NerfAvatar) -> NerfAvatar:
+    return copy.deepcopy(made)
 
 
 def test_the_outline_of_the_field_has_no_steps(model: NerfAvatar):
