@@ -22,6 +22,7 @@ from avatar.io.checkpoint import save_tensors
 from avatar.motion.mouth import ARTICULATION
 from avatar.paths import file_sha256, write_json
 from avatar.sync.judge import REACH
+from tests.closed import close_folder
 
 FEATURES, KEPT = 128, 6
 
@@ -113,14 +114,7 @@ def test_a_folder_that_cannot_be_read_is_named(
     for name in ("ann", "bob"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "x.mp4").touch()
-    scan = os.scandir
-
-    def scandir(path: Any) -> Any:
-        if str(path).endswith("bob"):
-            raise PermissionError(13, "Permission denied", str(path))
-        return scan(path)
-
-    monkeypatch.setattr(os, "scandir", scandir)
+    close_folder(monkeypatch, "bob")
     assert [item.name for item in find(tmp_path)] == ["ann/x.mp4"]
     assert "bob cannot be read and is left out: Permission denied" in caplog.text
 

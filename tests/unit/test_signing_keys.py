@@ -23,6 +23,7 @@ from avatar.provenance.disclosure import DisclosureOptions
 from avatar.provenance.folder import read_folder
 from avatar.provenance.keys import FILE, installation_key, own_key
 from avatar.provenance.source_type import TRAINED
+from tests.closed import close_folder
 
 
 def image(path: Path) -> Path:
@@ -196,14 +197,7 @@ def test_a_folder_that_may_not_be_looked_into_is_listed(
     path = image(tmp_path / "a.png")
     credentials.sign(path, installation_key(), TRAINED)
     assert main(["verify", str(tmp_path)]) == 0
-    original = os.scandir
-
-    def scandir(folder: Any) -> Any:
-        if str(folder).endswith("closed"):
-            raise PermissionError(13, "Permission denied", str(folder))
-        return original(folder)
-
-    monkeypatch.setattr(os, "scandir", scandir)
+    close_folder(monkeypatch, "closed")
     capsys.readouterr()
     assert main(["verify", str(tmp_path)]) == 2
     assert "closed: not as it was signed (Permission denied.)" in capsys.readouterr().out
