@@ -22,6 +22,8 @@ MOST_PIXELS = 2**26  # of an image: twice as many as 8K video has
 _TEXT_BYTES = 2**28  # of a text file; an hour of coefficients as JSON has a quarter of it
 _TEXT_VALUES = 10_000_000  # of a text file: every value takes some 100 bytes of memory
 _DEEP = 64  # levels of lists and objects in each other
+# Characters that join or part letters and words, or say which way they run, in Persian, Hindi, Khmer or Hebrew.
+_INVISIBLE = "\u00ad\u200b\u200c\u200d\u200e\u200f\u2060"
 _REASON = 200  # characters of another library's error
 
 Where = Path | str
@@ -38,6 +40,11 @@ def describe(error: BaseException) -> str:
         return "it asks for more memory than there is"
     text = " ".join(str(getattr(error, "strerror", None) or error).split())
     return (text[:_REASON] or type(error).__name__).rstrip(". ")
+
+
+def can_be_shown(text: str) -> bool:
+    """Whether a text holds something to see, and no control characters."""
+    return bool(text.strip(f" {_INVISIBLE}")) and text.translate(dict.fromkeys(map(ord, _INVISIBLE))).isprintable()
 
 
 @contextmanager

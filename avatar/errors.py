@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 TROUBLESHOOTING = "docs/troubleshooting.md"  # the page, or its address, that errors lead to
+# Characters without a picture of their own that join letters, or keep them apart, within words of Persian and Hindi.
+_JOINERS = "\u200c\u200d"
 _LONGEST = 1000  # characters of each part of an error: what a broken file holds may be megabytes
 
 
@@ -32,4 +34,4 @@ def printable(text: str) -> str:
         text = f"{text[: _LONGEST // 2]}...{text[-_LONGEST // 2 :]}"
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+    return "".join(c if c.isprintable() or c in f"\n{_JOINERS}" else ascii(c)[1:-1] for c in text)

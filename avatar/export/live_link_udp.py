@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from avatar import log
-from avatar.checks import number, whole
+from avatar.checks import can_be_shown, number, whole
 from avatar.errors import AvatarError
 from avatar.export.base import NO_FILE, ExportSource, Need
 from avatar.export.sequence import at_rate, check_rate
@@ -39,7 +39,7 @@ class LiveLinkUdp:
     def __post_init__(self) -> None:
         check_rate(self.fps)
         whole(self.repeat, "--repeat", 1, MOST_REPEATS)
-        if not 1 <= len(self.subject) <= MOST_SUBJECT or not self.subject.isprintable():
+        if len(self.subject) > MOST_SUBJECT or not can_be_shown(self.subject):
             raise AvatarError(f'--subject "{self.subject}" is no name.', fix=f"Give 1 to {MOST_SUBJECT} characters.")
         _host_and_port(self.send)
 

@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from avatar.checks import read_text
+from avatar.checks import can_be_shown, read_text
 from avatar.errors import AvatarError
 
 Kind = Literal["first", "sentence", "topic", "last"]
 FIRST, LAST = "first", "last"  # names of the text that is read before and after all others
 MOST_SENTENCES = 1000
 MOST_CHARACTERS = 400  # of a sentence: what fits on the prompter
-# Characters that join or part letters and words, or say which way they run, in Persian, Hindi, Khmer or Hebrew.
-INVISIBLE = "\u00ad\u200b\u200c\u200d\u200e\u200f\u2060"
 _CHECKED_CHARACTERS = 110  # about eight seconds, from which audio and video can be put in step by themselves
 
 CHECKED = (
@@ -84,11 +82,6 @@ class Prompt:
     name: str
     kind: Kind
     text: str
-
-
-def can_be_shown(text: str) -> bool:
-    """Whether a text holds something to see, and no control characters."""
-    return bool(text.strip(f" {INVISIBLE}")) and text.translate(dict.fromkeys(map(ord, INVISIBLE))).isprintable()
 
 
 def prompts(text: Path | None = None) -> list[Prompt]:

@@ -15,12 +15,13 @@ from typing import Any, Literal
 import numpy as np
 
 from avatar import __version__, log
+from avatar.checks import can_be_shown
 from avatar.corpus.sync import ALONE, Offset
 from avatar.corpus.tracks import Take, write_tracks
 from avatar.errors import AvatarError
 from avatar.record.checks import Finding
 from avatar.record.examine import Examiner, in_step
-from avatar.record.prompts import FIRST, LAST, Prompt, can_be_shown
+from avatar.record.prompts import FIRST, LAST, Prompt
 from avatar.record.recordings import kept_for_now
 from avatar.record.statement import AGREEMENT, STATEMENT, as_agreed
 from avatar.writing import atomic_dir

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from avatar.checks import can_be_shown
 from avatar.errors import AvatarError
 from avatar.headmotion.loop import POSES
 from avatar.infer.controls import Controls
@@ -205,7 +206,7 @@ def _text(content: dict[str, Any], field: str) -> str:
 
 def _name(content: dict[str, Any], field: str) -> str:
     value = content.get(field, "")
-    if not isinstance(value, str) or len(value) > MOST_NAME or not value.isprintable():
+    if not isinstance(value, str) or len(value) > MOST_NAME or (value and not can_be_shown(value)):
         raise AvatarError(f'The field "{field}" is no name of at most {MOST_NAME} characters.')
     if value == MICROPHONE:
         raise AvatarError(f'A segment of the name "{value}" is the microphone.', fix="Choose another name.")

@@ -87,6 +87,7 @@ def test_errors_can_be_printed_on_any_terminal() -> None:
     error = AvatarError("\ud800.json \x1b[31m", why="x" * 10**6, fix="é 漢")
     assert str(error).encode("utf-8") and "\x1b" not in str(error) and "é 漢" in str(error)
     assert len(str(error)) < 3000 and printable("\udcff") == "\\udcff"
+    assert printable("می\u200cرود.mp4") == "می\u200cرود.mp4" and printable("a\u202eb") == "a\\u202eb"
 
 
 def test_shapes_and_numbers_of_arrays() -> None:

@@ -26,6 +26,7 @@ from avatar.motion.visemes import OVR, PROTOTYPES, ovr_visemes, prototype
 from tests.unit.test_export_gaussians import read_glb
 
 FPS = 200.0  # fast: packets are sent at this rate
+NAME = "Ünal نیما\u200cپور"  # of a Persian, with a joiner that is not printable
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def test_packets_hold_what_the_file_of_the_app_holds(source, tmp_path):
         receiver.bind(("127.0.0.1", 0))
         receiver.settimeout(5)
         port = receiver.getsockname()[1]
-        LiveLinkUdp(send=f"127.0.0.1:{port}", subject="Ünal", repeat=2).write(source, tmp_path / "none")
+        LiveLinkUdp(send=f"127.0.0.1:{port}", subject=NAME, repeat=2).write(source, tmp_path / "none")
         packets = [read_packet(receiver.recv(4096)) for _ in range(24)]
         receiver.setblocking(False)
         with pytest.raises(BlockingIOError):
@@ -77,7 +78,7 @@ def test_packets_hold_what_the_file_of_the_app_holds(source, tmp_path):
     order = [name[0].upper() + name[1:] for name in ARKIT] + names[-9:]
     assert order[15:17] == ["JawLeft", "JawRight"] and names[17:19] == ["JawRight", "JawLeft"]  # unlike in the CSV
     for number, (device, subject, frame, part, numerator, denominator, values) in enumerate(packets):
-        assert (subject, frame, part, numerator, denominator) == ("Ünal", number, 0.0, 200, 1) and len(device) == 36
+        assert (subject, frame, part, numerator, denominator) == (NAME, number, 0.0, 200, 1) and len(device) == 36
         expected = dict(zip(names, rows[number % 12], strict=True))
         assert values == pytest.approx([float(expected[name]) for name in order], abs=1e-7)
     assert len({packet[0] for packet in packets}) == 1
@@ -107,6 +108,7 @@ def test_sending_does_not_drift():
         ({"send": "127.0.0.1:x"}, "not understood"),
         ({"send": ":11111"}, "not understood"),
         ({"subject": ""}, "no name"),
+        ({"subject": "a\n"}, "no name"),
         ({"repeat": 0}, "--repeat"),
         ({"fps": 1000.0}, "--fps 1000"),
     ],

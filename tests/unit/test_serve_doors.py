@@ -498,6 +498,8 @@ def test_files_are_decoded_in_memory_and_no_further_than_they_may():
 
 def test_a_message_is_checked_field_by_field():
     assert Message.parse('{"type": "view", "azimuth": 5}').fields == {"azimuth": 5.0, "elevation": 0.0, "zoom": 1.0}
+    joined = '{"type": "say", "text": "", "segment": "می\\u200cرود"}'  # a joiner of Persian, which is not printable
+    assert Message.parse(joined).fields["segment"] == "می\u200cرود"
     for text in GARBAGE[:20]:
         with pytest.raises(AvatarError):
             Message.parse(text)
