@@ -623,7 +623,7 @@ EVALUATION = (
     Mutation(
         "intervals over single frames",
         "avatar/eval/bootstrap.py",
-        "block = max(1, round(BLOCK_SECONDS * fps))",
+        "block = max(1, round(block_seconds * fps))",
         "block = 1",
         ("tests/unit/test_eval_speech.py::test_intervals_cover_the_truth_where_frames_are_alike",),
         "Intervals promise three times too much.",

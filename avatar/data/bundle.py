@@ -43,6 +43,7 @@ _MOST_TIMES = 100  # as many bytes as the bundle has itself: numbers of a model 
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # of the others, a piece of any size is unpacked at once
 _HEADER_BYTES = 1 << 16
 _END = struct.Struct("<4s4H2LH")  # of a zip: its last record, which has no comment here
+_PLACES = ("person", "teacher", "prior", "torso")  # options that name folders of the machine that trained
 _FIX = "Get it again from where it came from."
 
 
@@ -107,7 +108,15 @@ def _make(folder: Path, bundle: Path) -> None:
 def _content(path: Path, compact: bool) -> bytes:
     """What goes into a bundle of a file: without the paths of this machine."""
     if path.name == files.CONFIG:
-        return tomli_w.dumps({name: value for name, value in read_toml(path).items() if name != "person"}).encode()
+        config = {name: value for name, value in read_toml(path).items() if name not in _PLACES}
+        if isinstance(model := config.get("model"), dict):
+            config["model"] = {name: value for name, value in model.items() if name not in _PLACES}
+        return tomli_w.dumps(config).encode()
+    if path.name == files.TRAINING:
+        training = read_json(path)
+        if isinstance(teacher := training.get("teacher"), dict):
+            training["teacher"] = {name: value for name, value in teacher.items() if name != "run"}
+        return json.dumps(training, indent=2).encode()
     if path.name == PERSON:
         return json.dumps(read_json(path) | {"source": ""}, indent=2).encode()
     data = path.read_bytes()

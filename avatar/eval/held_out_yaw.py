@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 MOST = 200  # frames of each kind that are measured
 METRICS = ("psnr_face", "psnr", "lpips")
 BOTH = ("turned", "frontal")
+_BLOCK_SECONDS = 1.0  # of frames that come in pieces of at most half a second from all over the training part
 
 
 def measure_held_out_yaw(run: Path, avatar: Avatar, data: PersonDataset, tools: Tools) -> dict[str, Any] | None:
@@ -50,7 +51,7 @@ def measure_held_out_yaw(run: Path, avatar: Avatar, data: PersonDataset, tools: 
     blocks = np.inf
     for seed, (name, own) in enumerate(series.items()):
         every = _every(getattr(kept, name))
-        resamples = Bootstrap(len(own["psnr"]), data.fps / every, seed=seed)
+        resamples = Bootstrap(len(own["psnr"]), data.fps / every, seed, _BLOCK_SECONDS)
         blocks = min(blocks, resamples.blocks)
         draws[name] = {key: resamples.values(bootstrap.mean, values) for key, values in own.items()}
         intervals = {key: pair for key, values in own.items() if (pair := resamples.interval(bootstrap.mean, values))}

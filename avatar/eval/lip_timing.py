@@ -132,7 +132,9 @@ def lip_numbers(
     rows["lag"] = {"value": None if lag is None else float(lag), "interval": None}
     rows["movement"] = number(bootstrap.spread_ratio, own, truth)
     counted = frame_series(own, truth, limits) | event_series(own, truth, limits, fps, segments)
-    return rows | {name: number(bootstrap.mean, series) for name, series in counted.items()}
+    for name, series in counted.items():
+        rows[name] = number(bootstrap.mean if name.endswith("_error") else bootstrap.share, series)
+    return rows
 
 
 def frame_series(

@@ -1,7 +1,7 @@
 """Whether numbers of lips say anything: is enough speech measured, and do lips follow their own audio best?
 
 A floor of one shift of the audio is one draw of chance. So the opening is compared with two: with the shuffled drive,
-by a paired bootstrap over blocks of a second, and with itself at every shift in time of a second or more.
+by a paired bootstrap over blocks of two seconds, and with itself at every shift in time of a second or more.
 """
 
 from __future__ import annotations

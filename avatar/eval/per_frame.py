@@ -154,7 +154,7 @@ def _difference(own: Series, other: Series, resamples: Bootstrap) -> dict[str, A
     for metric, (statistic, needed) in METRICS.items():
         if not all(name in series for series in (own, other) for name in needed):
             continue
-        parts = [[series[name] for name in needed] for series in (own, other)]
+        parts = _in_common([[series[name] for name in needed] for series in (own, other)])
         first, second = (bootstrap.value(statistic, *part) for part in parts)
         if first is None or second is None:
             continue
@@ -162,6 +162,12 @@ def _difference(own: Series, other: Series, resamples: Bootstrap) -> dict[str, A
         if (interval := resamples.interval_of_difference(statistic, *parts)) is not None:
             intervals[metric] = interval
     return result | {"intervals": intervals}
+
+
+def _in_common(parts: list[list[np.ndarray]]) -> list[list[np.ndarray]]:
+    """The series of both sides without frames that one of them lacks: hard frames would count on one side only."""
+    known = [np.logical_and.reduce([np.isfinite(series) for series in pair]) for pair in zip(*parts, strict=True)]
+    return [[np.where(k, series, np.nan) for k, series in zip(known, part, strict=True)] for part in parts]
 
 
 def _length(series: Mapping[str, Series]) -> int:

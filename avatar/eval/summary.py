@@ -8,7 +8,17 @@ from typing import Any
 import numpy as np
 
 from avatar.eval import bootstrap
-from avatar.eval.bootstrap import Bootstrap, Statistic, correlation, mean, ratio, root_mean, root_ratio, spread_ratio
+from avatar.eval.bootstrap import (
+    Bootstrap,
+    Statistic,
+    correlation,
+    mean,
+    ratio,
+    root_mean,
+    root_ratio,
+    share,
+    spread_ratio,
+)  # fmt: skip
 
 Series = dict[str, np.ndarray]
 
@@ -34,7 +44,7 @@ METRICS: dict[str, tuple[Statistic, tuple[str, ...]]] = {
     "pose_wobble": (root_mean, ("wobble",)),
     "seam_spatial": (ratio, ("seam_gradient", "real_seam_gradient")),
     "seam_temporal": (ratio, ("seam_change", "real_seam_change")),
-    "closure": (mean, ("closed",)),
+    "closure": (share, ("closed",)),
     "silence_motion": (spread_ratio, ("silent_velocity", "speech_velocity")),
 }
 

@@ -86,7 +86,7 @@ def measure(
 
     Returns:
         ``result``: ``{"frames", "focal", "true_focal", "views": {"+30,+0": row}, "groups": {"yaw_30": row}}``. A row
-        has the numbers of `avatar.eval.view_compare.compare` as means over the frames, ``intervals`` (95 %, frames
+        has the numbers of `avatar.eval.view_compare.compare` as means over the frames, ``intervals`` (95 %, seconds
         resampled), ``aligned`` (the same after alignment) and for a view ``similarity``. A number that does not exist
         is None. Groups average the directions of `GROUPS`.
 
@@ -109,7 +109,7 @@ def measure(
             middle = len(chosen) // 2
             samples[title(view)] = {"truth": _bytes(seen[middle].rgb), "avatar": _bytes(drawn[middle].rgb)}
             bar.advance(task)
-    resamples = Bootstrap(len(chosen), 1.0)
+    resamples = Bootstrap.of_chosen(chosen, data.fps)
     result: dict[str, Any] = {
         "frames": chosen, "focal": avatar.camera.focal, "true_focal": pair.true.focal, "views": {}, "groups": {},
     }  # fmt: skip

@@ -144,10 +144,11 @@ def measure_views(avatar: Avatar, data: PersonDataset, tools: Tools, *, quick: b
                 if frame in kept:
                     measured.looks.setdefault(frame, {})[view] = look
                 bar.advance(task)
+    resamples = Bootstrap.of_chosen(frames, data.fps)
     measured.result = {
         "quick": quick, "width": camera.width, "height": camera.height, "frames": frames,
         "by_view": [_by_view(view, rows[view]) for view in views],
-        "groups": {name: _summarised(series) for name, series in _groups(rows).items()},
+        "groups": {name: _summarised(series, resamples) for name, series in _groups(rows).items()},
         "real_identity": None if quick else real_identity(data, tools),
         "held_out_yaw": None, "truth": None,
     }  # fmt: skip
@@ -348,9 +349,8 @@ def _groups(rows: dict[View, list[dict[str, float]]]) -> dict[str, dict[str, np.
     }
 
 
-def _summarised(series: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Means over frames, which lie far apart, and their 95 % intervals."""
-    resamples = Bootstrap(len(next(iter(series.values()))), fps=1.0)
+def _summarised(series: dict[str, np.ndarray], resamples: Bootstrap) -> dict[str, Any]:
+    """Means over frames, and their 95 % intervals."""
     result: dict[str, Any] = {name: bootstrap.value(bootstrap.mean, values) for name, values in series.items()}
     intervals = {name: resamples.interval(bootstrap.mean, values) for name, values in series.items()}
     return result | {"intervals": {name: pair for name, pair in intervals.items() if pair is not None}}

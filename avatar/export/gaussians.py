@@ -98,7 +98,7 @@ def check_gaussians(source: ExportSource) -> None:
     if not callable(getattr(model, "splats", None)):
         raise AvatarError(
             f"The method {model.name} does not draw the person as Gaussians, which this format holds.",
-            fix="Export --format mesh, or a video; or train the person with --method gaussian.",
+            fix="Make Gaussians of the run: avatar bake RUN --out NEW; or export --format mesh, or a video.",
         )
 
 

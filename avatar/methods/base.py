@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from avatar.methods.volume import Volume
 
 _REPORT = "Report it to those who wrote the method."
+_BAKE = "Make Gaussians of the run: avatar bake RUN --out NEW"
 PIVOT = (0.0, 0.0, 3.0)  # centimetres in head axes: inside the head
 
 
@@ -171,6 +172,10 @@ class Method(nn.Module, ABC):
     def presets(cls) -> Mapping[str, Callable[[], TrainPreset]]:
         """Training options by quality, at least for each of ``QUALITIES``."""
         return {quality: lambda: TrainPreset(model=cls.Config()) for quality in QUALITIES}
+
+    @classmethod
+    def check_person(cls, data: PersonDataset, config: Any) -> None:
+        """Raise AvatarError if what an option takes from elsewhere does not fit the person; nothing is replaced yet."""
 
     @classmethod
     @abstractmethod
@@ -344,7 +349,7 @@ class Method(nn.Module, ABC):
         Raises:
             AvatarError: The method does not consist of Gaussians.
         """
-        raise AvatarError(f"The method {self.name} has no Gaussians to play.", fix="Export a run of --method gaussian.")
+        raise AvatarError(f"The method {self.name} has no Gaussians to play.", fix=_BAKE)
 
     @abstractmethod
     def reference_motion(self, fps: float) -> Motion:
@@ -403,7 +408,7 @@ class Method(nn.Module, ABC):
         Raises:
             AvatarError: The method has no such form.
         """
-        raise AvatarError(f"The method {self.name} cannot be baked.", fix="Render it without --baked.")
+        raise AvatarError(f"The method {self.name} has no baked form.", fix=_BAKE)
 
     def load_baked(self, run: Path) -> None:
         """Play what :meth:`bake` wrote into a RUN folder.
@@ -411,7 +416,7 @@ class Method(nn.Module, ABC):
         Raises:
             AvatarError: There is none, it belongs to another model, or the method has no such form.
         """
-        raise AvatarError(f"The method {self.name} cannot be baked.", fix="Render it without --baked.")
+        raise AvatarError(f"The method {self.name} has no baked form.", fix=_BAKE)
 
 
 def check_output(out: RenderOutput, shape: tuple[int, ...], name: str) -> RenderOutput:

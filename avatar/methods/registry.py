@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from avatar.errors import AvatarError
-from avatar.methods.options import MethodConfig
+from avatar.methods.options import PHOTO, MethodConfig
 from avatar.registry import Registry
 
 if TYPE_CHECKING:
@@ -92,6 +92,10 @@ def preset(name: str, quality: str) -> TrainPreset:
         presets: Mapping[str, Callable[[], TrainPreset]] = getattr(import_module(module), attribute)
     else:
         presets = method(name).presets()
+    if quality == PHOTO and PHOTO not in presets:
+        raise AvatarError(
+            f"The method {name} needs a video: one photo is not enough.", fix=f"Leave out --method {name}."
+        )
     if quality not in presets:
         raise AvatarError(f"--quality {quality} is not known.", fix=f"Choose one of {', '.join(presets)}.")
     return presets[quality]()

@@ -13,6 +13,7 @@ from avatar.data.run import MOTION
 from avatar.errors import AvatarError
 from avatar.infer.view_cone import GOOD, HeadLimits, Limits, ViewCone
 from avatar.methods.options import PHOTO
+from avatar.methods.registry import preset
 from avatar.motion.population import stand_in
 
 if TYPE_CHECKING:
@@ -27,13 +28,14 @@ def require_kind(data: PersonDataset, config: TrainConfig) -> None:
     """Refuse to train a photo like a video, and a video like a photo.
 
     Raises:
-        AvatarError: The quality belongs to the other kind, or an option needs a video.
+        AvatarError: The quality belongs to the other kind, or the method or an option needs a video.
     """
     if data.info.photo is None:
         if config.quality == PHOTO:
             raise AvatarError(f"{data.folder} was made from a video.", fix=f"Leave out --quality {PHOTO}.")
         return
     if config.quality != PHOTO:
+        preset(config.method, PHOTO)  # which a method may lack
         raise AvatarError(f"{data.folder} was made from one photo.", fix=f"Train it with --quality {PHOTO}.")
     for option, value in (("hold-out-yaw", config.hold_out_yaw), ("teacher", config.teacher)):
         if value:

@@ -32,7 +32,7 @@ from avatar.data.run import (
 from avatar.device import choose_device, cpu_threads, training_threads
 from avatar.environment import environment
 from avatar.errors import AvatarError
-from avatar.methods.registry import DEFAULT
+from avatar.methods.registry import DEFAULT, method
 from avatar.paths import read_json, write_json
 from avatar.train.config import OF_THE_CALL, TrainConfig, check, differences, from_preset, table
 from avatar.train.same_person import refuse_other_person
@@ -73,6 +73,7 @@ def train(config: TrainConfig) -> None:
         data, prior = teacher.person(config.person, config.out), None
         config = replace(config, optim=replace(config.optim, poses=0.0))  # its images are drawn at these poses
     photo.require_kind(data, config)
+    method(config.method).check_person(data, config.model)
     with one_writer(Path(config.out)), cpu_threads(config.threads, new_too=True):
         _train(data, config, prior, teacher)
 
@@ -84,20 +85,22 @@ def _train(data: PersonDataset, config: TrainConfig, prior: SharedPrior | None, 
     from avatar.infer.view_measure import measure_cone
     from avatar.motion import Motion
     from avatar.train import photo
-    from avatar.train.teacher import IMAGES, TaughtPerson, remember
+    from avatar.train.teacher import IMAGES, TaughtPerson, check_same, remember
     from avatar.train.trainer import Trainer
 
     folder = open_run(config)
-    remember(folder, teacher)
+    check_same(folder, teacher)
     refuse_other_person(folder, data)
+    if teacher is not None:  # whose images are drawn from now on: without it the folder would be no run, nor empty
+        describe(folder, config, data)
+        remember(folder, teacher)
     held_out = leave_out(data, config.hold_out_yaw) if teacher is None else teacher.held_out(data)
     trainer = Trainer(data, config)
-    if config.resume and (folder / CHECKPOINT).is_file():
-        trainer.resume(folder)
-        log.info(f"Going on at step {trainer.step} of {trainer.steps}.")
+    _go_on(trainer, folder, config)
     if (device := choose_device(config.device)).type == "cuda":
         log.info(f"Training on {torch.cuda.get_device_name(device)}.")
-    describe(folder, config, data)
+    if teacher is None:
+        describe(folder, config, data)
     with training_threads():
         try:
             if isinstance(data, TaughtPerson):
@@ -135,6 +138,12 @@ def _train(data: PersonDataset, config: TrainConfig, prior: SharedPrior | None, 
         f"Trained {trainer.steps} steps in {trainer.seconds / 60:.1f} minutes: training PSNR {trainer.psnr:.2f} dB"
         f"{counts}. {poses} Views are good from {cone.limits().text}."
     )
+
+
+def _go_on(trainer: Trainer, folder: Path, config: TrainConfig) -> None:
+    if config.resume and (folder / CHECKPOINT).is_file():
+        trainer.resume(folder)
+        log.info(f"Going on at step {trainer.step} of {trainer.steps}.")
 
 
 def stopped(trainer: Trainer) -> str:
@@ -221,7 +230,7 @@ def open_run(config: TrainConfig) -> Path:
             )
         refuse_other_files(folder)
         inputs = {"The person": config.person, "The prior": config.prior, "The file": config.config,
-                  "The teacher": config.teacher}  # fmt: skip
+                  "The teacher": config.teacher, "The torso": getattr(config.model, "torso", None)}  # fmt: skip
         for name, path in inputs.items():
             if path is not None and Path(path).resolve().is_relative_to(folder.resolve()):
                 raise AvatarError(

@@ -149,20 +149,30 @@ class TaughtPerson(PersonDataset):
             self.image(index)
 
 
-def remember(folder: Path, teacher: Teacher | None) -> None:
-    """Write into a RUN folder whom it learns from, and throw away images of another teacher.
+def check_same(folder: Path, teacher: Teacher | None) -> None:
+    """Refuse to go on with what learned from another teacher.
 
     Raises:
         AvatarError: A training that goes on learned from another teacher, from another state of it, or from none.
     """
-    path = folder / TEACHER
-    earlier = Record(read_json(path), path) if path.is_file() else None
-    same = (None if earlier is None else earlier.text("sha256")) == (None if teacher is None else teacher.sha256)
-    if not same and (folder / CHECKPOINT).is_file():
+    earlier = _earlier(folder)
+    if not _is_same(earlier, teacher) and (folder / CHECKPOINT).is_file():
         whom = "the filmed frames" if earlier is None else f"{earlier.text('run')} as it was then"
         raise AvatarError(f"{folder} learns from {whom}.", why="A resumed training must keep its teacher.",
                           fix="Replace the run with --overwrite, or choose another --out.")  # fmt: skip
-    if not same:
+
+
+def remember(folder: Path, teacher: Teacher) -> None:
+    """Write into a RUN folder whom it learns from, and throw away images of another teacher."""
+    if not _is_same(_earlier(folder), teacher):
         shutil.rmtree(folder / IMAGES, ignore_errors=True)
-    if teacher is not None:
-        write_json(path, teacher.about())
+    write_json(folder / TEACHER, teacher.about())
+
+
+def _earlier(folder: Path) -> Record | None:
+    path = folder / TEACHER
+    return Record(read_json(path), path) if path.is_file() else None
+
+
+def _is_same(earlier: Record | None, teacher: Teacher | None) -> bool:
+    return (None if earlier is None else earlier.text("sha256")) == (None if teacher is None else teacher.sha256)

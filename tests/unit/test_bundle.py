@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import shutil
 import zipfile
 from pathlib import Path
 
 import pytest
+import tomli_w
 import torch
 from safetensors.torch import load, load_file, save
 
@@ -20,6 +22,7 @@ from avatar.data.run import COMMAND, CONFIG, ENVIRONMENT, MODEL, MOTION, PERSON,
 from avatar.errors import AvatarError
 from avatar.infer.avatar import Avatar
 from avatar.motion import Motion
+from avatar.paths import read_json, read_toml
 from tests.person import make_person, small_config, train
 
 
@@ -82,6 +85,22 @@ def test_nothing_of_the_video_nor_of_this_machine_is_inside(run, tmp_path) -> No
     assert str(run.parent).encode() not in everything
     write_bundle(run, tmp_path / "again.avatar")
     assert (tmp_path / "me.avatar").read_bytes() == (tmp_path / "again.avatar").read_bytes()
+
+
+def test_a_run_that_learned_from_other_runs_does_not_say_where_they_were(run, tmp_path) -> None:
+    copy = tmp_path / "jane" / "run"
+    shutil.copytree(run, copy)
+    at = str(tmp_path / "jane")
+    config = {"teacher": f"{at}/field", "prior": f"{at}/prior"} | read_toml(copy / CONFIG)
+    config["model"] = config.get("model", {}) | {"torso": f"{at}/torso"}
+    (copy / CONFIG).write_text(tomli_w.dumps(config))
+    learned = read_json(copy / TRAINING) | {"teacher": {"run": f"{at}/field", "method": "nerf", "sha256": "0"}}
+    (copy / TRAINING).write_text(json.dumps(learned))
+    write_bundle(copy, tmp_path / "me.avatar")
+    with zipfile.ZipFile(tmp_path / "me.avatar") as archive:
+        everything = {name: archive.read(name) for name in archive.namelist()}
+    assert not [name for name, data in everything.items() if at.encode() in data]
+    assert json.loads(everything[TRAINING])["teacher"] == {"method": "nerf", "sha256": "0"}
 
 
 def test_a_compact_one_is_smaller_and_nearly_the_same(run, tmp_path) -> None:
@@ -193,11 +212,18 @@ HOSTILE = {
 }  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def good(run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle that nothing is wrong with."""
+    path = tmp_path_factory.mktemp("good") / "good.avatar"
+    write_bundle(run, path)
+    return path
+
+
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_bundles(run, tmp_path, cache, capsys, name) -> None:
+def test_hostile_bundles(good, tmp_path, cache, capsys, name) -> None:
     change, words = HOSTILE[name]
-    write_bundle(run, tmp_path / "good.avatar")
-    path = edited(tmp_path / "good.avatar", tmp_path / "me.avatar", change)
+    path = edited(good, tmp_path / "me.avatar", change)
     before = set(tmp_path.parent.rglob("*"))
     assert main(["render", str(path), "--idle", "1"]) == 2
     assert words in said(capsys)
@@ -237,9 +263,8 @@ def test_a_cache_that_cannot_be_written_is_no_fault_of_the_bundle(run, tmp_path,
         run_folder(tmp_path / "me.avatar")
 
 
-def test_broken_files(run, tmp_path, capsys) -> None:
-    write_bundle(run, tmp_path / "good.avatar")
-    whole, path = (tmp_path / "good.avatar").read_bytes(), tmp_path / "me.avatar"
+def test_broken_files(good, tmp_path, capsys) -> None:
+    whole, path = good.read_bytes(), tmp_path / "me.avatar"
     middle = bytearray(whole)
     middle[len(middle) // 2] ^= 255
     for content in (b"", b"PK", whole[:-1], whole[: len(whole) // 2], bytes(middle), whole + b"x", bytes(500)):

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from avatar.environment import environment, peak_memory
-from avatar.eval import ablations, identity, report, report_html
+from avatar.eval import ablations, bootstrap, identity, report, report_html
 from avatar.eval import driving as drives
 from avatar.eval import images as pictures
 from avatar.eval.head_only import composite, without_head
@@ -35,6 +35,12 @@ from tests.media import need_landmarker, portrait, shifted
 from tests.person import person_info
 
 SIZE, FPS, FRAMES, FIRST = 96, 25.0, 160, 30
+
+
+@pytest.fixture(autouse=True)
+def blocks_of_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The video of these tests has five seconds, too few for intervals from blocks of two."""
+    monkeypatch.setattr(bootstrap.Bootstrap.__init__, "__defaults__", (bootstrap.SEED, 1.0))
 
 
 def draw(opening: float, brightness: int = 170) -> np.ndarray:

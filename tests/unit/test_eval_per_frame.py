@@ -11,7 +11,7 @@ from avatar.errors import AvatarError
 from avatar.eval import per_frame, report, report_html
 from avatar.eval.summary import Series, as_real, summarise
 
-FPS, FRAMES, FIRST = 25.0, 200, 900
+FPS, FRAMES, FIRST = 25.0, 400, 900
 
 
 def videos(better: float = 0.0, seed: int = 0) -> dict[str, Series]:
@@ -57,12 +57,22 @@ def test_a_small_difference_on_the_same_frames_is_seen() -> None:
     assert "lpips" not in found["tracked"], "neither has it"
 
 
+def test_a_frame_that_one_side_lacks_counts_on_neither() -> None:
+    """The face is not found in the frames that are hardest: without them that side looks better, and is not."""
+    ours, theirs = videos(seed=1), videos(seed=1)
+    error = np.where(np.arange(FRAMES) % 5, 1.0, 9.0)
+    theirs["tracked"]["lmd"] = error
+    ours["tracked"] = ours["tracked"] | {"lmd": np.where(error > 1, np.nan, error)}
+    found = per_frame.differences(ours, theirs, FPS)["tracked"]
+    assert found["lmd"] == 0 and found["intervals"]["lmd"] == pytest.approx([0, 0])
+
+
 def test_other_frames_and_other_videos_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "frames.csv"
     per_frame.write(path, videos(), FIRST, FPS)
     other = per_frame.read(path)
     other.require_frames(FIRST, FIRST + FRAMES)
-    with pytest.raises(AvatarError, match=r"frames 900 to 1099.*This measures 900 to 1098"):
+    with pytest.raises(AvatarError, match=r"frames 900 to 1299.*This measures 900 to 1298"):
         other.require_frames(FIRST, FIRST + FRAMES - 1)
     real = videos()["real"]
     other.require_video({name: values * 1.001 for name, values in real.items()})  # as another processor rounds

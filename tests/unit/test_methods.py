@@ -99,7 +99,7 @@ def test_a_method_of_one_file_goes_through_every_command(person, tmp_path, monke
     assert found["model"]["method"] == "dummy" and found["full_frame"]["tracked"]["psnr"] > 5 and not found["head_only"]
     assert any("cannot draw the head alone" in note for note in found["notes"])
     assert main(["render", str(run), "--motion", motion, "--frames", "3", "--out", str(video), "--baked"]) == 2
-    assert "The method dummy cannot be baked" in capsys.readouterr().err
+    assert "The method dummy has no baked form" in capsys.readouterr().err
     assert main(["create", "none.mp4", "--out", str(tmp_path / "c"), "--method", "dummy", "--renderer", "gsplat"]) == 2
     assert "there is no option renderer" in " ".join(capsys.readouterr().err.split())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -568,6 +569,9 @@ def test_playback_of_a_large_frame_draws_the_head_as_large_as_it_was_filmed(pers
     fast = model.playback("float32")(camera, data.motion, 3, wall).float()
     assert drawn == [data.width] and fast.shape == slow.shape
     assert (fast - slow).abs().mean() < 2 and torch.equal(fast[0, 0], slow[0, 0])
+    whole = data.camera.resized(2 * data.width, 2 * data.height).cropped(-data.width, 0, 3 * data.width, data.height)
+    model.playback("float32")(whole, data.motion, 3, wall[: whole.height, : whole.width])
+    assert drawn[1:] == [2 * data.width]  # twice as wide, because it shows twice as much
 
 
 @pytest.mark.parametrize("sizes", [(288, 288, 512, 512), (96, 72, 192, 144), (301, 200, 505, 336)])
@@ -586,16 +590,37 @@ def test_a_part_is_enlarged_as_the_whole_would_be(sizes):
 
 def test_the_torso_of_a_gaussian_run_is_taken(person, run, gaussian_run, tmp_path):
     gaussian = gaussian_run
-    model = nerf_trainer(person, tmp_path / "run", torso=gaussian).model
+    trainer = nerf_trainer(person, tmp_path / "run", torso=gaussian)
+    model = trainer.model
     assert isinstance(model, NerfAvatar)
     trained = load_tensors(gaussian / "model.safetensors")[0]["gaussians.means"]
     means = model.torso.gaussians.means
     assert len(means) < len(trained) and all((trained == mean).all(1).any() for mean in means[:5])
+    g, data = model.torso.gaussians, PersonDataset(person)
+    colors = g.colors.detach().clone()
+    terms = model.torso.regularizers(model.torso(data.motion, 3, data.camera), frame_of(trainer), 0.5)
+    assert terms["color_prior"].item() == terms["surface"].item() == 0  # nothing pulls them to black or to the camera
+    model.torso.finish(data.motion, data.camera)
+    assert float((g.colors.detach() - colors).abs().max()) < 0.1
     with pytest.raises(AvatarError, match="is a run of the method nerf"):
         nerf_trainer(person, tmp_path / "run", torso=run)
     other = make_person(tmp_path / "other", frames=16)
     with pytest.raises(AvatarError, match="another person"):
         nerf_trainer(other, tmp_path / "run", torso=gaussian)
+
+
+def test_overwrite_keeps_the_run_that_the_torso_comes_from(person, run, gaussian_run, tmp_path, capsys):
+    out, unfinished = tmp_path / "run", tmp_path / "unfinished"
+    shutil.copytree(gaussian_run, out)
+    shutil.copytree(gaussian_run, unfinished)
+    (unfinished / "training.json").unlink()
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    for torso, said in ((out, "lies in"), (run, "is a run of the method nerf"), (unfinished, "has not finished"),
+                        (tmp_path / "typo", "There is no run folder")):  # fmt: skip
+        command = ["train", str(person), "--out", str(out), "--method", "nerf", "--torso", str(torso), "--overwrite"]
+        assert main([*command, "--device", "cpu"]) == 2
+        assert said in " ".join(capsys.readouterr().err.split())
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
 def test_a_run_of_one_method_is_never_read_by_the_other(person, run, capsys):
@@ -692,6 +717,7 @@ def test_a_field_is_not_exported_as_gaussians(run, tmp_path, capsys, kind):
     assert main(["export", str(run), "--format", kind, *motion, *out]) == 2
     said = " ".join(capsys.readouterr().err.split())
     assert "nerf does not draw the person as Gaussians" in said and "--format mesh" in said
+    assert "avatar bake RUN" in said
     assert not [*tmp_path.iterdir()]
 
 

@@ -311,3 +311,7 @@ def test_photo_and_video_are_trained_differently(made: Path, tmp_path: Path, cap
     ):  # fmt: skip
         assert main(["train", str(folder), "--out", str(tmp_path / "run"), "--quality", quality]) == 2
         assert words in " ".join(capsys.readouterr().err.split())
+    nerf = ["--out", str(tmp_path / "run"), "--method", "nerf"]
+    for command in (["create", str(made.with_name("me.jpg"))], ["train", str(made.with_name("run.person"))]):
+        assert main([*command, *nerf]) == 2
+        assert "The method nerf needs a video" in " ".join(capsys.readouterr().err.split())

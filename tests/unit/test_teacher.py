@@ -124,6 +124,21 @@ def test_a_training_that_was_killed_goes_on_to_the_same_end(unfilmed, teacher, s
     assert one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
 
 
+def test_a_bake_that_was_killed_at_once_can_be_given_again(unfilmed, teacher, tmp_path, monkeypatch):
+    """A folder with nothing but the teacher's name would be no run, and neither empty nor to be resumed."""
+    config = student_config(unfilmed, tmp_path / "run", teacher)
+
+    def killed(*_):
+        raise RuntimeError("killed")
+
+    for called in ("avatar.train.trainer.Trainer", "avatar.train.teacher.remember"):
+        with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
+            patch.setattr(called, killed)
+            training.train(config)
+        config = replace(config, resume=True)
+        assert training.open_run(config) == config.out  # it begins anew
+
+
 def test_a_resumed_training_keeps_its_teacher(person, teacher, student, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "load_prior", lambda _: None)
     run, changed = tmp_path / "run", tmp_path / "changed"

@@ -70,7 +70,7 @@ def _measured(folder: Path, unit: float = 1.0, views=((30, 0),), frames: int = 1
     avatar = SimpleNamespace(camera=camera, pivot=pivot, device=torch.device("cpu"),
                              model=_Model(truth, unit, **changes))  # fmt: skip
     data = SimpleNamespace(
-        motion=motion, num_frames=FRAMES, test_start=2, width=SIZE, height=SIZE, folder=folder,
+        motion=motion, num_frames=FRAMES, fps=0.4, test_start=2, width=SIZE, height=SIZE, folder=folder,
         shape=truth.subject.shape * unit, info=SimpleNamespace(crop=crop),
     )  # fmt: skip
     return measure(avatar, data, folder, None, frames=frames, views=views)

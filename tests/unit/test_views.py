@@ -106,7 +106,7 @@ def test_all_views_are_measured_and_only_turned_ones_show_the_unseen(full: ViewM
     assert len(result["by_view"]) == len(ALL) and len(one) == 1
     other = next(row for row in result["by_view"] if row["azimuth"] == 45)
     assert groups["azimuth_45"]["unseen"] == pytest.approx((one[0]["unseen"] + other["unseen"]) / 2)
-    assert groups["azimuth_45"]["intervals"]["depth_error_cm"][0] <= groups["azimuth_45"]["depth_error_cm"]
+    assert not any(group["intervals"] for group in groups.values())  # five frames of half a second tell none
 
 
 def test_the_small_form_is_small_and_a_method_may_not_know_what_was_seen(data, monkeypatch) -> None:

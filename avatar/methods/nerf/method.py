@@ -26,7 +26,7 @@ from avatar.methods.nerf.model import BELOW, Filmed, NerfModel, checkpoint_of
 from avatar.methods.nerf.occupancy import Occupancy
 from avatar.methods.nerf.presets import PRESETS
 from avatar.methods.nerf.refresh import OccupancyRefresh
-from avatar.methods.nerf.torso import TorsoCallback, leave_to_field, make_torso
+from avatar.methods.nerf.torso import TorsoCallback, leave_to_field, make_torso, read_torso
 from avatar.methods.options import TrainPreset
 from avatar.motion import Motion
 
@@ -49,6 +49,11 @@ class NerfAvatar(NerfModel):
     @classmethod
     def presets(cls) -> Mapping[str, Callable[[], TrainPreset]]:
         return PRESETS
+
+    @classmethod
+    def check_person(cls, data: PersonDataset, config: NerfConfig) -> None:
+        if config.torso is not None:
+            read_torso(config.torso, data, config.renderer)
 
     @classmethod
     def from_person(cls, data: PersonDataset, config: NerfConfig, seed: int) -> Self:

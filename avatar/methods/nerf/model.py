@@ -363,7 +363,9 @@ class NerfModel(Method):
         Returns:
             The part, and color times opacity and opacity in it, [h, w, 4].
         """
-        filmed = self.background.shape[1]
+        filmed = round(
+            camera.width / camera.enlarged
+        )  # a view of the whole frame is wider, and as fine as the training
         if camera.width < _ENLARGED * filmed:
             return self._head_drawn(motion, index, camera)
         small = camera.resized(filmed, round(camera.height * filmed / camera.width))

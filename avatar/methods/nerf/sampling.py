@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from avatar.device import cpu_threads
 from avatar.methods.batch import Batch
 from avatar.methods.nerf.head_shape import AROUND
 
@@ -68,8 +69,9 @@ def _rays(frame: Batch, rng: np.random.Generator, count: int) -> Batch:
     weight = near * (frame.weight[..., 0] - frame.weight.min())
     even = near / near.sum().clamp_min(1)
     density = even * (1 - BY_WEIGHT - OUTLINE)
-    for share, part in ((BY_WEIGHT, weight), (OUTLINE, outline)):
-        total = part.sum()
+    with cpu_threads(1):  # torch adds one piece per thread: the last bit would depend on how many there are
+        totals = weight.sum(), outline.sum()
+    for share, part, total in zip((BY_WEIGHT, OUTLINE), (weight, outline), totals, strict=True):
         density = density + share * (part / total if total > 0 else even)
     pixels = _drawn(density, rng, count)
     chosen = frame.at(pixels)

@@ -5,6 +5,7 @@ They are trained with the field or taken from a run.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from avatar.data.person import PersonInfo
-from avatar.data.run import MODEL, PERSON, require_run
+from avatar.data.run import MODEL, PERSON, RunInfo, require_run
 from avatar.errors import AvatarError
 from avatar.fields.gaussians import REGIONS
 from avatar.methods.base import RenderOutput, TrainCallback, TrainState
@@ -22,7 +23,9 @@ from avatar.methods.model_file import read_model
 from avatar.methods.nerf.head_shape import HeadShape, below_neck
 
 if TYPE_CHECKING:
+    from avatar.backends import RendererName
     from avatar.data import PersonDataset
+    from avatar.methods.base import Checkpoint
     from avatar.methods.nerf.config import NerfConfig
 
 DRAWN = "torso"  # name in `RenderOutput.aux` of what the Gaussians drew
@@ -36,14 +39,18 @@ def make_torso(data: PersonDataset, config: NerfConfig, seed: int) -> GaussianAv
     Raises:
         AvatarError: The run is of another method or person.
     """
+    densify = DensifyConfig(refine_every=400)
     if config.torso is None:
         shape = GaussianConfig(
             initial_gaussians=round(_WHOLE * config.gaussians), max_gaussians=config.gaussians, levels=4, finest=64,
-            log2_table=12, renderer=config.renderer, densify=DensifyConfig(refine_every=400),
+            log2_table=12, renderer=config.renderer, densify=densify,
         )  # fmt: skip
-        whole = GaussianAvatar.from_person(data, shape, seed)
-    else:
-        whole = _of_run(config.torso, data, config)
+        return GaussianAvatar.from_person(data, shape, seed)
+    whole = GaussianAvatar.from_checkpoint(read_torso(config.torso, data, config.renderer))
+    whole.config = replace(whole.config, max_gaussians=config.gaussians, densify=densify)
+    # A model file lacks what only training needs: where they belong, and in which colour. Both are as they were left.
+    g = whole.gaussians
+    g.anchor, g.color_prior = g.means.detach().clone(), g.colors.detach().clone()
     return whole
 
 
@@ -63,17 +70,26 @@ def leave_to_field(torso: GaussianAvatar, head: HeadShape) -> None:
     g.keep(((g.region >= REGIONS.index("neck")) | low | aside).nonzero()[:, 0])
 
 
-def _of_run(run: Path, data: PersonDataset, config: NerfConfig) -> GaussianAvatar:
+def read_torso(run: Path, data: PersonDataset, renderer: RendererName) -> Checkpoint:
+    """Read the model of a run whose Gaussians are to be taken.
+
+    Raises:
+        AvatarError: It is no finished run, or of another method or person.
+    """
     require_run(run)
-    found = read_model(run / MODEL, config.renderer)
+    info = RunInfo.read(run)
+    found = read_model(run / MODEL, renderer)
     if found.method != GaussianAvatar.name:
         raise AvatarError(f"--torso {run} is a run of the method {found.method}.", why="It must be gaussian.",
                           fix="Train one: avatar train PERSON --method gaussian --out RUN")  # fmt: skip
+    if not info.finished:
+        raise AvatarError(f"The training of --torso {run} has not finished.",
+                          fix="Go on with it: avatar train --resume")  # fmt: skip
     person = PersonInfo.read(run / PERSON)
     if (found.checkpoint.width, found.checkpoint.height) != (data.width, data.height) or person != data.info:
         raise AvatarError(f"--torso {run} was trained on another person or size.",
                           fix="Train both on one PERSON folder.")  # fmt: skip
-    return GaussianAvatar.from_checkpoint(found.checkpoint)
+    return found.checkpoint
 
 
 class TorsoCallback(TrainCallback):
