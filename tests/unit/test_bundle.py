@@ -14,6 +14,7 @@ import tomli_w
 import torch
 from safetensors.torch import load, load_file, save
 
+from avatar.checks import read_toml
 from avatar.cli.main import main
 from avatar.data import bundle, packed
 from avatar.data.bundle import HEADER, NEEDED, run_folder, write_bundle
@@ -22,7 +23,7 @@ from avatar.data.run import COMMAND, CONFIG, ENVIRONMENT, MODEL, MOTION, PERSON,
 from avatar.errors import AvatarError
 from avatar.infer.avatar import Avatar
 from avatar.motion import Motion
-from avatar.paths import read_json, read_toml
+from avatar.paths import read_json
 from tests.person import make_person, small_config, train
 
 
