@@ -629,6 +629,22 @@ EVALUATION = (
         "Intervals promise three times too much.",
     ),
     Mutation(
+        "seconds without the number make an interval narrow",
+        "avatar/eval/bootstrap.py",
+        "return min(self.blocks, float(min(held)))",
+        "return self.blocks",
+        ("tests/unit/test_eval_speech.py::test_what_few_blocks_hold_is_known_no_better",),
+        "Four consonants of a minute are all closed, for sure.",
+    ),
+    Mutation(
+        "a torso from a run has nothing to hold on to",
+        "avatar/methods/nerf/torso.py",
+        "g.anchor, g.color_prior = g.means.detach().clone(), g.colors.detach().clone()",
+        "pass",
+        ("tests/unit/test_nerf.py::test_the_torso_of_a_gaussian_run_is_taken",),
+        "It is trained towards black and towards the camera.",
+    ),
+    Mutation(
         "intervals over the wrong axis",
         "avatar/eval/bootstrap.py",
         "return statistic(*(x[self._index] for x in series))",
