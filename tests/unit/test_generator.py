@@ -119,15 +119,15 @@ def test_frames_wait_for_no_more_audio_than_the_look_ahead(generator: MotionGene
     assert generator.look_ahead - 0.1 < longest <= generator.look_ahead + 0.01
 
 
-@pytest.mark.parametrize("fps", [30.0, 50.0, 23.976])
-def test_other_frame_rates_show_the_same_motion(
-    generator: MotionGenerator, person: tuple[Motion, np.ndarray], fps: float
-) -> None:
-    at_25, other = made(generator, person[1], 250), made(generator, person[1], round(10 * fps), fps)
-    assert other.fps == fps
-    for column in range(3):
-        again = np.interp(np.arange(240) / FPS, np.arange(len(other)) / fps, other.head_rotation[:, column])
-        assert np.abs(again - at_25.head_rotation[:240, column].numpy()).max() < 0.01
+def test_other_frame_rates_show_the_same_motion(generator: MotionGenerator, person: tuple[Motion, np.ndarray]) -> None:
+    sound = person[1][: 8 * 16000]
+    at_25 = made(generator, sound, 200)
+    for fps in (30.0, 50.0, 23.976):
+        other = made(generator, sound, round(8 * fps), fps)
+        assert other.fps == fps
+        for column in range(3):
+            again = np.interp(np.arange(190) / FPS, np.arange(len(other)) / fps, other.head_rotation[:, column])
+            assert np.abs(again - at_25.head_rotation[:190, column].numpy()).max() < 0.01
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.1, 0.5])
