@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+NOT_MEASURED = "not measured"
+
 
 class Bar(NamedTuple):
     """A number that was asked for.
@@ -26,6 +28,8 @@ BARS = (
     Bar("latency by WebRTC, p95, ms", "talk-webrtc latency_ms p95", 400),
     Bar("latency by WebSocket, p50, ms", "talk-websocket latency_ms p50", 260),
     Bar("latency by WebSocket, p95, ms", "talk-websocket latency_ms p95", 350),
+    Bar("pieces of audio never shown by WebRTC", "talk-webrtc chunks_never_shown", 0),
+    Bar("pieces of audio never shown by WebSocket", "talk-websocket chunks_never_shown", 0),
     Bar("lips against sound by WebRTC, mean, ms", "talk-webrtc lips_ms mean_size", 40),
     Bar("lips against sound by WebRTC, worst, ms", "talk-webrtc lips_ms worst", 80),
     Bar("lips against sound by WebSocket, mean, ms", "talk-websocket lips_ms mean_size", 40),
@@ -45,18 +49,28 @@ BARS = (
     Bar("5 s after, latency by WebRTC, p95, ms", "busy-cores webrtc latency_from_5_s_after_ms p95", 400),
     Bar("5 s after, latency by WebSocket, p95, ms", "busy-cores websocket latency_from_5_s_after_ms p95", 350),
     Bar("memory of the server, MB per hour", "hour memory_mb_per_hour", 5),
-    Bar("drift of lips against sound, frames", "hour drift_frames_size", 0.5),
+    Bar("drift of lips against sound, frames per hour", "hour drift_frames_per_hour", 0.5),
 )
 
 
 def table(steps: dict[str, Any]) -> list[dict[str, Any]]:
-    """Each number that was asked for and measured, and whether it is kept."""
+    """Each number that was asked for, beside the one measured, and whether it is kept.
+
+    Steps that were not made have no row. In one that was, a number that is missing is a bar that is missed. So are all
+    bars of a step that did not come to its end: what it measured until then is not what was asked for.
+    """
     found: list[dict[str, Any]] = []
     for bar in BARS:
-        value: Any = steps
-        for key in bar.path.split():
+        first, *keys = bar.path.split()
+        if first not in steps:
+            continue
+        value: Any = steps[first]
+        whole = not {"failed", "ended"} & set(value)
+        for key in keys:
             value = value.get(key) if isinstance(value, dict) else None
-        if value is not None:
-            kept = value >= bar.limit if bar.least else value <= bar.limit
+        if value is None:
+            found.append({"what": bar.what, "asked": bar.limit, "measured": NOT_MEASURED, "kept": False})
+        else:
+            kept = whole and (value >= bar.limit if bar.least else value <= bar.limit)
             found.append({"what": bar.what, "asked": bar.limit, "measured": value, "kept": bool(kept)})
     return found

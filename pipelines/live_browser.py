@@ -290,27 +290,36 @@ class Feeder:
 
     Attributes:
         sent: Milliseconds since 1970 at which each piece was handed to the socket: the end of its 20 ms.
-        pushed: Samples that the session had got before.
+        pieces: What became of each, as `pipelines.live_server.Piece`.
     """
 
     def __init__(self, server: Server, session: str, samples: np.ndarray) -> None:
         self._server, self._session, self._samples = server, session, samples
         self.sent: list[float] = []
-        self.pushed = 0
+        self.pieces: list[list[int]] = []
 
     async def run(self, seconds: float) -> None:
-        """Send the audio, again from the begin where it is over."""
+        """Send the audio, again from the begin where it is over.
+
+        Raises:
+            RuntimeError: The session ended meanwhile.
+        """
         pieces = np.rint(self._samples * 32767).astype("<i2")
         pieces = pieces[: len(pieces) // CHUNK * CHUNK].reshape(-1, CHUNK)
         address = f"{self._server.url}/live-check/feed/{self._session}"
         async with aiohttp.ClientSession() as client:
             async with client.ws_connect(address, params={"access_token": self._server.token}) as socket:
-                self.pushed = (await socket.receive_json())["pushed"]
+                await socket.receive_json()  # it listens now
                 start = time.monotonic()
                 for n in range(round(50 * seconds)):
                     await asyncio.sleep(max(0.0, start + (n + 1) / 50 - time.monotonic()))
                     self.sent.append(1000 * time.time())
                     await socket.send_bytes(pieces[n % len(pieces)].tobytes())
+                await socket.send_str("pieces")
+                answer = await socket.receive()
+                if answer.type is not aiohttp.WSMsgType.TEXT:
+                    raise RuntimeError("The session ended while the avatar talked.")
+                self.pieces = answer.json()["pieces"]
 
 
 @contextmanager

@@ -77,7 +77,7 @@ class Config:
     times: int = 10
     """Loads of the page, and interruptions."""
     talks: int = 1
-    """Sessions of each step that talks; with several, intervals hold for sessions, too."""
+    """Sessions of each step that talks; with five or more, latencies come with 95 % intervals between sessions."""
     rivals: int = 10
     """Busy processes of the step loaded."""
     most_sessions: int = 8

@@ -80,14 +80,15 @@ class Listener:
         """Images per second that came between two milliseconds."""
         return round(sum(begin <= at < end for at, _ in self.images) / max(1e-3, (end - begin) / 1000), 2)
 
-    async def latencies(self, client: aiohttp.ClientSession) -> list[float]:
-        """Milliseconds from the end of each piece of audio to the image that came for it."""
-        params = {"access_token": self.server.token}
+    async def latencies(self, client: aiohttp.ClientSession) -> list[numbers.Span]:
+        """From the end of each piece of audio to the image that came for it, or until now where none did."""
+        until = 1000 * time.time()
+        params = {"access_token": self.server.token, "pieces": "1"}
         async with client.get(f"{self.server.url}/live-check/frames/{self.session}", params=params) as answer:
-            rows = (await answer.json())["rows"]
-        by_second = {round(row[1], 3): row for row in rows}
+            content = await answer.json()
+        by_second = {round(row[1], 3): row for row in content["rows"]}
         came = [(at, by_second[round(pts, 3)]) for at, pts in self.images if round(pts, 3) in by_second]
-        return numbers.latencies(came, self.sent, 0)
+        return numbers.latencies(came, self.sent, content["pieces"], until)
 
 
 @asynccontextmanager

@@ -21,7 +21,8 @@ from avatar.io.text_to_speech import say
 from pipelines import live_numbers as numbers
 from pipelines.live_agent import StandIn
 from pipelines.live_browser import serving
-from pipelines.live_steps import POLL_SECONDS, Bench, Watch, watching
+from pipelines.live_steps import Bench
+from pipelines.live_watch import POLL_SECONDS, Watch, watching
 
 FILM_FPS = 25
 WIDTH, HEIGHT = 1000, 760
@@ -95,15 +96,17 @@ def timed(watch: Watch) -> dict[str, Any]:
     answered = [at for at, db in watch.levels if at > again[1] + 300 and db > LOUD_DB]
     over = again[1] + 500 * HANGOVER_SECONDS  # before that nothing is answered
     while_listening = [row[5] - rest for at, row in watch.shown if turns[0][0] < at < asked]
+    closing = numbers.closed_after(watch.shown, again[0], rest, over)
     return found | {
         "question_to_sound_ms": round(heard[0] - asked) if heard else None,
         "question_to_open_mouth_ms": round(opened[0] - asked) if opened else None,
         "of_it_the_pause_that_ends_a_turn_ms": round(1000 * HANGOVER_SECONDS),
         "interruption_to_silence_ms": numbers.silence_after(watch.levels, again[0], over),
-        "interruption_to_closed_mouth_ms": numbers.closed_after(watch.shown, again[0], rest, over),
+        "interruption_to_closed_mouth_ms": closing and closing.ms,
+        "interruption_mouth_closed": closing is None or closing.seen,
         "second_question_to_sound_ms": round(answered[0] - again[1]) if answered else None,
         "lips_while_listening_cm": round(max(map(abs, while_listening)), 3) if while_listening else None,
-        **numbers.rates([at for at, _ in watch.shown]),
+        **numbers.rates([at for at, _ in watch.shown], watch.began, watch.until),
     }
 
 

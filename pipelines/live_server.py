@@ -27,11 +27,13 @@ from avatar.infer.utterances import Played, Taken, Utterances
 from avatar.motion import Motion
 from avatar.motion.mouth import FACE, opening_weights
 from avatar.serve import app as service
-from avatar.serve import character, tracks, webrtc
+from avatar.serve import character, hub, tracks, webrtc
+from avatar.serve import listener as listeners
 
 CELLS, BITS, CHECK_BITS = 26, 16, 8  # white, black, number, check
 LEAST_CELL, CELLS_IN_WIDTH = 8, 32  # pixels; a cell is a 32nd of the width
 KEPT = 4096  # newest frames of a session: the record must not grow, because memory is measured too
+KEPT_PIECES = 100_000  # newest pieces of audio of a session, half an hour; a feed begins anew
 PROBES = {name: Path(__file__).with_name(name) for name in ("live_tap.js",)}
 _WEIGHTS = opening_weights()
 
@@ -123,6 +125,7 @@ class MarkedSession(Session):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         ROWS[self] = deque(maxlen=KEPT)
+        PIECES[self] = deque(maxlen=KEPT_PIECES)
         COUNTS[self] = _ALL.pop()
 
     def draw(self, frame: Undrawn, motion: Motion | None = None) -> np.ndarray:
@@ -138,8 +141,50 @@ class MarkedSession(Session):
         return image
 
 
+class Piece(NamedTuple):
+    """What became of a piece of a microphone's audio.
+
+    Attributes:
+        pushed: Samples that were pushed into the session up to its end.
+        left_out: Its samples that were left out of a pause, so that a late microphone is on time again.
+        lost: Its samples that there was no room for, or that nobody wanted.
+    """
+
+    pushed: int
+    left_out: int
+    lost: int
+
+
+class CountedCatchingUp(listeners.CatchingUp):
+    """Leaves out pauses, and counts the samples of them."""
+
+    left_out = 0
+
+    def kept(self, samples: np.ndarray, waiting: float) -> np.ndarray:
+        found = super().kept(samples, waiting)
+        self.left_out += len(samples) - len(found)
+        return found
+
+
+class CountedListener(listeners.Listener):
+    """A listener whose pieces of audio are followed."""
+
+    @property
+    def _left_out(self) -> int:
+        return self._catching_up.left_out if isinstance(self._catching_up, CountedCatchingUp) else 0
+
+    def push_microphone(self, samples: np.ndarray) -> None:
+        count, left_out = COUNTS[self.session], self._left_out
+        before = count.pushed
+        super().push_microphone(samples)
+        left_out = self._left_out - left_out
+        lost = len(samples) - left_out - (count.pushed - before)
+        PIECES[self.session].append(Piece(count.pushed, left_out, lost))
+
+
 _ALL: deque[CountedUtterances] = deque(maxlen=1)  # of the session that is being made
 ROWS: WeakKeyDictionary[Session, deque[Row]] = WeakKeyDictionary()
+PIECES: WeakKeyDictionary[Session, deque[Piece]] = WeakKeyDictionary()
 COUNTS: WeakKeyDictionary[Session, CountedUtterances] = WeakKeyDictionary()
 FIRST_AUDIO: list[float] = []  # second of the session of each connection's first packet of audio
 
@@ -171,24 +216,32 @@ def _session(request: web.Request) -> Session:
 
 
 async def frames(request: web.Request) -> web.Response:
-    """Rows of the record, from second ``since`` of the session on, and how many samples were pushed."""
+    """Rows of the record, from second ``since`` of the session on, and with ``pieces`` those of audio."""
     session, since = _session(request), float(request.query.get("since", "-1"))
     rows = [row for row in tuple(ROWS[session]) if row.pts > since]
-    first = FIRST_AUDIO[-1] if FIRST_AUDIO else 0.0
-    return web.json_response({"rows": rows, "pushed": COUNTS[session].pushed, "first_audio": first})
+    content: dict[str, Any] = {"rows": rows, "first_audio": FIRST_AUDIO[-1] if FIRST_AUDIO else 0.0}
+    if "pieces" in request.query:
+        content["pieces"] = list(PIECES[session])
+    return web.json_response(content)
 
 
 async def feed(request: web.Request) -> web.WebSocketResponse:
-    """Take audio in pieces, 16 kHz mono int16, as a microphone's; the avatar says it."""
+    """Take audio in pieces, 16 kHz mono int16, as a microphone's; the avatar says it.
+
+    A text asks what became of the pieces; see `Piece`.
+    """
     session, guest = _session(request), request.app[service.HUB].guests[request.match_info["session"]]
     socket = web.WebSocketResponse()
     await socket.prepare(request)
     guest.listener.echo(True)
+    PIECES[session].clear()
     await socket.send_json({"pushed": COUNTS[session].pushed})
     async for message in socket:
         if message.type is WSMsgType.BINARY:
             guest.active = time.monotonic()
             guest.listener.push_microphone(np.frombuffer(message.data, "<i2").astype(np.float32) / 32768)
+        elif message.type is WSMsgType.TEXT:
+            await socket.send_json({"pieces": list(PIECES[session])})
     guest.listener.echo(False)
     return socket
 
@@ -203,8 +256,8 @@ def install() -> None:
     """Let the service make marked sessions, and answer below ``/live-check/``."""
     make_app = service.make_app
 
-    def with_probes(hub: Any) -> web.Application:
-        app = make_app(hub)
+    def with_probes(served: Any) -> web.Application:
+        app = make_app(served)
         app.router.add_get("/live-check/frames/{session}", frames)
         app.router.add_get("/live-check/feed/{session}", feed)
         app.router.add_get("/live-check/{name:" + "|".join(PROBES) + "}", probe)
@@ -213,6 +266,7 @@ def install() -> None:
     service.make_app = with_probes
     sessions.Utterances = CountedUtterances
     character.Session = MarkedSession
+    hub.Listener, listeners.CatchingUp = CountedListener, CountedCatchingUp
     webrtc.SpeechTrack = CountedTrack
     rtcrtpsender.random32 = random32
 

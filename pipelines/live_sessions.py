@@ -53,5 +53,6 @@ async def _talk(bench: Bench, client: aiohttp.ClientSession, listeners: list[Lis
     await asyncio.sleep(1.5)
     spans = [span for one in listeners for span in await one.latencies(client)]
     rates = [one.rate(one.sent[0], one.sent[-1]) for one in listeners]
-    return {"sessions": len(listeners), "latency_ms": numbers.summary(spans), "least_frames_per_second": min(rates),
+    latency = numbers.latency_summary(spans)
+    return {"sessions": len(listeners), "latency_ms": latency, "least_frames_per_second": min(rates),
             "cores": round(cores, 2)}  # fmt: skip

@@ -15,9 +15,10 @@ import numpy as np
 
 from pipelines import live_numbers as numbers
 from pipelines.live_browser import Browser, Feeder, Page, Server, busy_processes, serving
+from pipelines.live_watch import GONE, POLL_SECONDS, Watch, watching
 
-POLL_SECONDS = 0.5
 DOORS = {"webrtc": "WebRTC", "websocket": "WebSocket"}
+INTERRUPTED_MS = 1500.0  # in which an interruption has to show
 # Waits in the page until it is loud, presses Escape, and says when.
 INTERRUPT = """new Promise((done) => {
   const timer = setInterval(() => {
@@ -92,78 +93,6 @@ class Bench:
                 yield server, page
 
 
-@dataclass
-class Watch:
-    """Notes what a page shows and what the server drew, twice a second."""
-
-    server: Server
-    page: Page
-    images: list[list[Any]] = field(default_factory=list)
-    rows: list[list[Any]] = field(default_factory=list)
-    levels: list[list[float]] = field(default_factory=list)
-    voice: list[list[float]] = field(default_factory=list)
-    sync: list[list[float]] = field(default_factory=list)
-    reports: list[dict[str, Any]] = field(default_factory=list)
-    memory: list[tuple[float, int]] = field(default_factory=list)
-    unread: int = 0
-    first_audio: float = 0.0
-    closed: bool = False
-
-    async def look(self, client: aiohttp.ClientSession) -> None:
-        """Read the page's measurements and the server's rows of frames since the last call."""
-        found = await self.page.run("window.liveProbe.take()")
-        report = await self.page.run("window.liveProbe.stats()")
-        ahead = report["ahead"] - 0.5  # of the page's clock before the machine's, which counts whole milliseconds
-        self.images += [[n, at - ahead, *rest] for n, at, *rest in found["images"]]
-        self.levels += [[at - ahead, db] for at, db in found["levels"]]
-        self.voice += [[at - ahead, db] for at, db in found["voice"]]
-        self.sync += [[at - ahead, stamp, played - ahead, heard] for at, stamp, played, heard in found["sync"]]
-        self.unread += found["unread"]
-        self.reports.append(report)
-        since = self.rows[-1][1] if self.rows else -1
-        params = {"since": str(since), "access_token": self.server.token}
-        async with client.get(f"{self.server.url}/live-check/frames/{self.page.session}", params=params) as answer:
-            content = await answer.json()
-            if answer.status != 200:
-                raise RuntimeError(f"The session is gone: {content}")
-        self.rows += content["rows"]
-        self.first_audio = content["first_audio"]
-        self.memory.append((time.monotonic(), self.server.memory()))
-
-    @property
-    def shown(self) -> list[tuple[float, Any]]:
-        """Images that were shown, with the server's rows."""
-        return numbers.shown_rows(self.images, self.rows)
-
-    def forget(self) -> None:
-        """Drop what was noted, but not the memory."""
-        self.images, self.levels, self.sync, self.reports, self.rows = [], [], [], [], self.rows[-1:]
-
-
-@asynccontextmanager
-async def watching(server: Server, page: Page) -> AsyncGenerator[Watch]:
-    """Watch a page as long as the context lasts."""
-    watch = Watch(server, page)
-    async with aiohttp.ClientSession() as client:
-        await watch.look(client)
-        watch.forget()
-
-        async def on() -> None:
-            while True:
-                await asyncio.sleep(POLL_SECONDS)
-                await watch.look(client)
-
-        task = asyncio.create_task(on())
-        try:
-            yield watch
-            if task.done():
-                await task
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError, RuntimeError, asyncio.TimeoutError):
-                await task
-
-
 @contextmanager
 def cores(server: Server, found: dict[str, Any], name: str) -> Generator[None]:
     """Note how many cores the server uses meanwhile."""
@@ -198,7 +127,7 @@ async def first_image(bench: Bench) -> dict[str, Any]:
 async def talk(bench: Bench, door: str) -> dict[str, Any]:
     """Latency, lips against sound, frames per second and freezes while the avatar talks, in one session or several."""
     sessions: list[dict[str, Any]] = []
-    spans: list[list[float]] = []
+    spans: list[list[numbers.Span]] = []
     for _ in range(bench.talks):
         found, these = await _talk(bench, door)
         sessions.append(found)
@@ -217,7 +146,7 @@ async def loaded(bench: Bench) -> dict[str, Any]:
     return found
 
 
-async def _talk(bench: Bench, door: str) -> tuple[dict[str, Any], list[float]]:
+async def _talk(bench: Bench, door: str) -> tuple[dict[str, Any], list[numbers.Span]]:
     """What one session measured, and the latencies of its pieces."""
     found: dict[str, Any] = {"door": door, "seconds": bench.seconds}
     async with bench.page(door) as (server, page), watching(server, page) as watch:
@@ -231,25 +160,25 @@ async def _talk(bench: Bench, door: str) -> tuple[dict[str, Any], list[float]]:
         await asyncio.sleep(3)
         await page.shot(bench.folder / f"talk-{door}.png")
         await asyncio.sleep(POLL_SECONDS)
-    spans = numbers.latencies(watch.shown, feeder.sent, feeder.pushed)
-    return found | described(watch, feeder, before, door), spans
+    spans = numbers.latencies(watch.shown, feeder.sent, feeder.pieces, watch.until)
+    return found | described(watch, feeder, before, door, spans), spans
 
 
-def together(sessions: list[dict[str, Any]], spans: list[list[float]]) -> dict[str, Any]:
-    """Several sessions as one: latencies of all pieces, of lips and frames the worst session, sums of faults."""
-    latency = numbers.summary([span for these in spans for span in these])
-    if latency is None:
-        return sessions[0]
+def together(sessions: list[dict[str, Any]], spans: list[list[numbers.Span]]) -> dict[str, Any]:
+    """Several sessions as one: latencies of all pieces, of lips and frames the worst, sums of faults."""
     worst = {
-        name: max((one[name] for one in sessions if one.get(name)), key=lambda lips: lips["worst"])
-        for name in ("lips_ms", "lips_by_stamps_ms") if any(one.get(name) for one in sessions)
+        name: numbers.worst_lips([one.get(name) or {} for one in sessions])
+        for name in ("lips_ms", "lips_by_stamps_ms") if any(name in one for one in sessions)
     }  # fmt: skip
     sums = {name: sum(one[name] for one in sessions) for name in FAULTS if all(name in one for one in sessions)}
-    found: dict[str, Any] = (
-        sessions[0] | worst | sums | {"latency_ms": latency | {"interval_95": numbers.intervals(spans)}}
-    )
+    latency = numbers.latency_summary([span for these in spans for span in these])
+    between = numbers.intervals([[span.ms for span in these] for these in spans])
+    if latency is not None and between:
+        latency |= {"interval_95": between}
+    found: dict[str, Any] = sessions[0] | worst | sums | {"latency_ms": latency}
     found["frames_per_second"] = min(one["frames_per_second"] for one in sessions)
     found["longest_gap_ms"] = max(one["longest_gap_ms"] for one in sessions)
+    found["sessions_without_image"] = sum(not one["images_shown"] for one in sessions)
     if len(sessions) > 1:
         found["latency_p50_of_sessions_ms"] = [(one["latency_ms"] or {}).get("p50") for one in sessions]
         found["sessions"] = sessions
@@ -257,20 +186,27 @@ def together(sessions: list[dict[str, Any]], spans: list[list[float]]) -> dict[s
 
 
 FAULTS = (
-    "chunks", "chunks_never_shown", "images_shown", "images_unread", "gaps_over_200_ms", "freezes", "underruns",
-    "skipped", "freezeCount", "framesDropped", "packetsLost", "concealedSamples", "concealmentEvents",
+    "chunks", "chunks_left_out", "chunks_never_shown", "images_shown", "images_unread", "gaps_over_200_ms", "freezes",
+    "underruns", "skipped", "freezeCount", "framesDropped", "packetsLost", "concealedSamples", "concealmentEvents",
 )  # fmt: skip
 
 
-def described(watch: Watch, feeder: Feeder, before: dict[str, Any], door: str) -> dict[str, Any]:
+def described(
+    watch: Watch, feeder: Feeder, before: dict[str, Any], door: str, spans: list[numbers.Span]
+) -> dict[str, Any]:
     """Numbers of a talk."""
-    shown = [one for one in watch.shown if feeder.sent[0] <= one[0] <= feeder.sent[-1]]
-    spans = numbers.latencies(watch.shown, feeder.sent, feeder.pushed)
-    drawn = numbers.latencies(sorted((row[4], row) for row in watch.rows), feeder.sent, feeder.pushed)
+    begin, end = feeder.sent[0], feeder.sent[-1]
+    times = [at for at, _ in watch.shown]
+    drawn = sorted((row[4], row) for row in watch.rows)
     found: dict[str, Any] = {
-        "latency_ms": numbers.summary(spans), "of_it_until_drawn_ms": numbers.summary(drawn),
-        "chunks": len(feeder.sent), "chunks_never_shown": len(feeder.sent) - len(spans),
-        "images_shown": len(shown), "images_unread": watch.unread, **numbers.rates([at for at, _ in shown]),
+        "latency_ms": numbers.latency_summary(spans),
+        "of_it_until_drawn_ms": numbers.latency_summary(
+            numbers.latencies(drawn, feeder.sent, feeder.pieces, watch.until)
+        ),
+        "chunks": len(feeder.sent), "chunks_left_out": len(feeder.sent) - len(spans),
+        "chunks_never_shown": sum(not span.shown for span in spans),
+        "images_shown": sum(begin <= at < end for at in times), "images_unread": watch.unread,
+        **numbers.rates(times, begin, end),
     }  # fmt: skip
     last = watch.reports[-1] if watch.reports else {}
     if door == "webrtc":
@@ -332,8 +268,8 @@ async def interruption(bench: Bench) -> dict[str, Any]:
     """Interruption to silence and to a closed mouth, by both doors."""
     found: dict[str, Any] = {}
     for door in DOORS:
-        silent: list[float] = []
-        closed: list[float] = []
+        silent: list[float | None] = []
+        closed: list[numbers.Closing | None] = []
         async with bench.page(door) as (server, page), watching(server, page) as watch:
             await asyncio.sleep(2 * POLL_SECONDS)
             rest = float(np.median([row[5] for row in watch.rows[-20:]]))
@@ -342,14 +278,12 @@ async def interruption(bench: Bench) -> dict[str, Any]:
                 await say_file(server, page, bench.wav)
                 await asyncio.sleep(1.2 + 0.37 * (n % 5))
                 at = await asyncio.wait_for(page.run(INTERRUPT), 20)
-                await asyncio.sleep(1.5 + POLL_SECONDS)
-                ahead = watch.reports[-1]["ahead"] - 0.5
-                level = numbers.silence_after(watch.levels, at - ahead, at - ahead + 1500)
-                mouth = numbers.closed_after(watch.shown, at - ahead, rest, at - ahead + 1500)
-                silent += [] if level is None else [level]
-                closed += [] if mouth is None else [mouth]
-        found[door] = {"to_silence_ms": numbers.summary(silent), "to_closed_mouth_ms": numbers.summary(closed),
-                       "interruptions": bench.times}  # fmt: skip
+                await asyncio.sleep(INTERRUPTED_MS / 1000 + POLL_SECONDS)
+                at -= watch.reports[-1]["ahead"] - 0.5
+                until = min(at + INTERRUPTED_MS, watch.until)  # a mouth that was not looked at is not open
+                silent.append(numbers.silence_after(watch.levels, at, until))
+                closed.append(numbers.closed_after(watch.shown, at, rest, until))
+        found[door] = numbers.interruptions(silent, closed)
     return found
 
 
@@ -368,14 +302,13 @@ async def busy(bench: Bench) -> dict[str, Any]:
             end, after = 1000 * time.time(), await page.run("window.liveProbe.stats()")
             await feeding
             await asyncio.sleep(1.5 + POLL_SECONDS)
-        spans = numbers.latencies(watch.shown, feeder.sent, feeder.pushed)
-        part: dict[str, Any] = {}
+        spans = numbers.latencies(watch.shown, feeder.sent, feeder.pieces, watch.until)
+        times = [at for at, _ in watch.shown]
+        part: dict[str, Any] = {"chunks_left_out": len(feeder.sent) - len(spans)}
         for name, low, high in (("before", 0, begin), ("meanwhile", begin, end), ("from_5_s_after", end + 5000, 1e15)):
-            part[f"latency_{name}_ms"] = numbers.summary(
-                [span for at, span in zip(feeder.sent, spans) if low <= at < high]
-            )
-            shown = [at for at, _ in watch.shown if max(low, feeder.sent[0]) <= at < min(high, feeder.sent[-1])]
-            part[f"frames_per_second_{name}"] = numbers.rates(shown)["frames_per_second"]
+            part[f"latency_{name}_ms"] = numbers.latency_summary([one for one in spans if low <= one.sent < high])
+            rates = numbers.rates(times, max(low, feeder.sent[0]), min(high, feeder.sent[-1]))
+            part[f"frames_per_second_{name}"] = rates["frames_per_second"]
         if door == "webrtc":
             for name in ("concealedSamples", "silentConcealedSamples", "concealmentEvents", "totalSamplesReceived"):
                 part[name] = (after.get("audio") or {}).get(name, 0) - (before.get("audio") or {}).get(name, 0)
@@ -391,10 +324,11 @@ async def hour(bench: Bench) -> dict[str, Any]:
     """Memory of the server and drift of lips against sound while it talks and idles in turns."""
     found: dict[str, Any] = {"minutes": bench.minutes}
     offsets: list[tuple[float, float]] = []
-    began, memory = time.monotonic(), list[tuple[float, int]]()
+    began, memory, fps = time.monotonic(), list[tuple[float, int]](), 0.0
     try:
         async with bench.page("webrtc") as (server, page), watching(server, page) as watch:
             began, memory = time.monotonic(), watch.memory
+            fps = float(await page.run("window.avatarState.hello.fps"))
             with cores(server, found, "cores"):
                 while time.monotonic() - began < 60 * bench.minutes:
                     watch.forget()
@@ -403,22 +337,11 @@ async def hour(bench: Bench) -> dict[str, Any]:
                     if part:
                         offsets.append((time.monotonic() - began, float(np.median(part))))
                     await asyncio.sleep(20)
-    except RuntimeError as error:  # what was measured until then counts
-        found["ended"] = str(error)
+    except GONE as error:  # what was measured until then counts
+        found["ended"] = f"{type(error).__name__}: {error}"[-500:]
     found["measured_minutes"] = round((time.monotonic() - began) / 60, 1)
     settled = [(at - began, value) for at, value in memory if at - began > 0.2 * 60 * bench.minutes]
-    found["memory_at_begin_mb"] = round(settled[0][1] / 1e6, 1)
-    found["memory_at_end_mb"] = round(settled[-1][1] / 1e6, 1)
-    found["memory_mb_per_hour"] = round(numbers.slope_per_hour(*zip(*settled)) / 1e6, 2)
-    if len(offsets) > 1:
-        times, lips = zip(*offsets)
-        found["lips_ms_of_turns"] = [[round(at / 60, 1), round(value, 1)] for at, value in offsets]
-        found["drift_ms_per_hour"] = round(numbers.slope_per_hour(times, lips), 1)
-        low, high = numbers.slope_interval(times, lips)
-        found["drift_ms_per_hour_interval_95"] = [round(low, 1), round(high, 1)]
-        # Single turns differ by what the browser's buffers happen to hold, so the first and the last say little.
-        found["drift_frames_size"] = round(abs(found["drift_ms_per_hour"]) * found["measured_minutes"] / 60 / 40, 2)
-    return found
+    return found | numbers.memory_slope(settled) | numbers.drift(offsets, fps)
 
 
 async def no_udp(bench: Bench) -> dict[str, Any]:

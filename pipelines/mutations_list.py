@@ -2149,6 +2149,99 @@ GIVEN = (
     ),
 )
 
+_LIVE_NUMBERS, _LIVE_CHECK = "tests/unit/test_live_numbers.py", "tests/unit/test_live_check.py"
+
+LIVE = (
+    Mutation(
+        "live: pieces never shown are left out",
+        "pipelines/live_numbers.py",
+        "        seen = first < len(highest)\n",
+        "        seen = first < len(highest)\n        if not seen:\n            continue\n",
+        (f"{_LIVE_NUMBERS}::test_latency_is_that_of_the_first_image_that_reaches_a_piece",),
+        "The worst latencies are not in the percentiles.",
+    ),
+    Mutation(
+        "live: a pause that is left out shifts what follows",
+        "pipelines/live_server.py",
+        "hub.Listener, listeners.CatchingUp = CountedListener, CountedCatchingUp",
+        "hub.Listener = CountedListener",
+        (f"{_LIVE_CHECK}::test_the_server_says_what_became_of_each_piece",),
+        "Pauses that were left out pass for audio that was lost.",
+    ),
+    Mutation(
+        "live: a picture that freezes for good",
+        "pipelines/live_numbers.py",
+        "pairwise([begin, *inside, end])",
+        "pairwise(inside or [begin, end])",
+        (f"{_LIVE_NUMBERS}::test_rates_and_slopes",),
+        "An image that stays until the end is no gap.",
+    ),
+    Mutation(
+        "live: the last images are not waited for",
+        "pipelines/live_watch.py",
+        "            over.set()\n            await task\n",
+        "",
+        (f"{_LIVE_CHECK}::test_a_page_is_looked_at_once_more_at_the_end",),
+        "Images of the last half second pass for never shown.",
+    ),
+    Mutation(
+        "live: a step that failed has no row",
+        "pipelines/live_bars.py",
+        '            found.append({"what": bar.what, "asked": bar.limit, "measured": NOT_MEASURED, "kept": False})\n',
+        "            continue\n",
+        (f"{_LIVE_NUMBERS}::test_the_table_has_what_was_asked_for_and_whether_it_is_kept",),
+        "A record whose steps failed looks as if every bar were kept.",
+    ),
+    Mutation(
+        "live: half an hour is an hour",
+        "pipelines/live_bars.py",
+        "kept = whole and (value",
+        "kept = (value",
+        (f"{_LIVE_CHECK}::test_an_hour_that_ends_early_says_why",),
+        "A server that died after a minute keeps the bar of memory.",
+    ),
+    Mutation(
+        "live: a mouth that stays open",
+        "pipelines/live_numbers.py",
+        "    seen = first < len(after)\n",
+        "    seen = first < len(after)\n    if not seen:\n        return None\n",
+        (f"{_LIVE_NUMBERS}::test_a_mouth_that_does_not_close_is_no_mouth_that_was_closed",),
+        "Interruptions that failed are not in the median.",
+    ),
+    Mutation(
+        "live: intervals of two sessions",
+        "pipelines/live_numbers.py",
+        "    if len(blocks) < LEAST_SESSIONS:\n",
+        "    if not blocks:\n",
+        (f"{_LIVE_NUMBERS}::test_intervals_of_latency_are_between_sessions_and_need_five",),
+        "The range of two values is called a 95 % interval.",
+    ),
+    Mutation(
+        "live: drift of 25 frames per second",
+        "pipelines/live_numbers.py",
+        "abs(slope) * fps / 1000",
+        "abs(slope) / 40",
+        (f"{_LIVE_NUMBERS}::test_drift_is_per_hour_and_in_frames_of_the_avatar",),
+        "The drift of an avatar of 50 frames per second is half of what it is.",
+    ),
+    Mutation(
+        "live: the hour does not say why it ended",
+        "pipelines/live_numbers.py",
+        "    if len(memory) < 2:\n        return {}\n",
+        "",
+        (f"{_LIVE_CHECK}::test_an_hour_that_ends_early_says_why",),
+        "A record has an IndexError instead of the reason.",
+    ),
+    Mutation(
+        "live: a session without lips hides",
+        "pipelines/live_numbers.py",
+        "    if not all(sessions):\n        return {}\n",
+        "    sessions = [one for one in sessions if one]\n",
+        (f"{_LIVE_CHECK}::test_sessions_are_counted_together_and_the_worst_one_is_not_hidden",),
+        "Sessions that showed nothing keep the bar of lips.",
+    ),
+)
+
 MUTATIONS: tuple[Mutation, ...] = (
     *FIELD,
     *TRAINING,
@@ -2171,4 +2264,5 @@ MUTATIONS: tuple[Mutation, ...] = (
     *RELEASE,
     *LATEST,
     *GIVEN,
+    *LIVE,
 )

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import aiohttp
 import numpy as np
 import pytest
+from aiohttp import web
 
 from avatar.infer.video import resize
 from pipelines import live_numbers as numbers
@@ -17,7 +24,8 @@ from tests.serving import fake_session
 av = pytest.importorskip("av")
 pytest.importorskip("aiortc")
 
-from pipelines import live_agent, live_bars, live_check, live_film, live_server, live_steps  # noqa: E402
+from pipelines import live_agent, live_bars, live_check, live_film, live_server, live_steps, live_watch  # noqa: E402
+from pipelines.live_browser import Feeder  # noqa: E402
 
 
 @pytest.mark.parametrize("width", [256, 512])
@@ -56,58 +64,20 @@ def test_a_marked_session_notes_which_audio_an_image_shows(tmp_path: Path, monke
     assert live_server.COUNTS[session].taken == live_server.COUNTS[session].pushed, "what was dropped is not waited for"
 
 
-def row(number: int, heard: int, drawn: float, real: int = 640, opening: float = 0.0) -> list[float]:
-    return [number, number / 25, heard, real, drawn, opening]
-
-
-def test_latency_is_that_of_the_first_image_that_reaches_a_piece() -> None:
-    rows = [row(7, 1000 + 320, 50), row(8, 1000 + 640, 90), row(10, 1000 + 1600, 170)]
-    images = [[7, 100.0], [8, 140.0], [10, 220.0], [99, 230.0]]  # frame 9 was left out
-    shown = numbers.shown_rows(images, rows)
-    assert numbers.latencies(shown, [20.0, 40.0, 60.0, 80.0, 100.0, 120.0], 1000) == [80, 100, 160, 140, 120]
-
-
-def test_numbers_that_begin_anew_are_told_apart_by_time() -> None:
-    rows = [row(7, 320, 50), row(7, 9999, 5000)]
-    assert [found[2] for _, found in numbers.shown_rows([[7, 100.0], [7, 5100.0]], rows)] == [320, 9999]
-
-
-def test_silence_and_a_closed_mouth_are_found_after_an_interruption() -> None:
-    levels = [[float(at), -20.0 if at < 1080 else -90.0] for at in range(900, 1500, 10)]
-    assert numbers.silence_after(levels, 1000, 1500) == 70
-    assert numbers.silence_after(levels, 1200, 1500) is None, "it was silent already"
-    shown = [(float(at), row(n, 0, at, opening=0.1 + max(0.0, 0.5 - n / 10))) for n, at in enumerate(range(0, 400, 40))]
-    assert numbers.closed_after(shown, 90, 0.1, 400) == 110
-    assert numbers.closed_after(shown, 330, 0.1, 400) is None, "it was closed already"
-
-
-def test_offsets_are_positive_where_audio_comes_after_video() -> None:
-    reports = [{"video": {"estimatedPlayoutTimestamp": 540}, "audio": {"estimatedPlayoutTimestamp": 500}}, {}]
-    assert numbers.playout_offsets(reports) == [40]
-    shown = [(1000.0, row(50, 0, 900))]  # second 2 of the session
-    stamps = [[1000.0, 0.0, 990.0, 48000 * 1.45]]  # second 0.5 + 1.45 was played 10 ms earlier
-    assert numbers.stamp_offsets(stamps, shown, 0.5) == pytest.approx([40])
-
-
-def test_turns_are_what_is_loud_between_long_pauses() -> None:
-    levels = [[float(at), -20.0 if at < 500 or 800 <= at < 1500 or at >= 4000 else -90.0] for at in range(0, 4300, 100)]
-    assert numbers.loud_spans(levels) == [(0, 1400), (4000, 4200)]
-
-
 def test_a_conversation_is_timed_from_the_end_of_the_question() -> None:
-    from pipelines.live_steps import Watch
+    from pipelines.live_watch import Watch
 
     nobody: Any = None
     voice = [[float(at), -20.0 if 1000 <= at <= 3000 or 8000 <= at <= 9000 else -90.0] for at in range(0, 16000, 20)]
     levels = [[float(at), -20.0 if 4200 <= at <= 8060 or at >= 10500 else -90.0] for at in range(0, 16000, 20)]
-    rows = [row(n, 0, 40 * n, opening=0.5 if 4240 <= 40 * n <= 8160 else 0.0) for n in range(300)]
-    watch = Watch(
-        nobody, nobody, images=[[n, 40 * n + 10.0] for n in range(300)], rows=rows, levels=levels, voice=voice
-    )
+    rows = [[n, n / 25, 0, 640, 40 * n, 0.5 if 4240 <= 40 * n <= 8160 else 0.0] for n in range(300)]
+    images = [[n, 40 * n + 10.0] for n in range(300)]
+    watch = Watch(nobody, nobody, images=images, rows=rows, levels=levels, voice=voice, until=16000.0)
     found = live_film.timed(watch)
     assert found["question_to_sound_ms"] == 1200 and found["question_to_open_mouth_ms"] == 1250
     assert found["interruption_to_silence_ms"] == 60 and found["interruption_to_closed_mouth_ms"] == 210
     assert found["second_question_to_sound_ms"] == 1500 and found["lips_while_listening_cm"] == 0
+    assert found["interruption_mouth_closed"] and found["frames_per_second"] == 18.75, "it froze after 12 of 16 s"
     watch.voice = watch.voice[:300]
     assert live_film.timed(watch) == {"turns_of_the_microphone": 1}
 
@@ -153,42 +123,150 @@ def test_the_stand_in_of_an_agent_answers_turn_by_turn() -> None:
     assert asyncio.run(goes_on()) == ["one", "one", "one", "First answer."], "a turn that goes on is one turn"
 
 
-def test_rates_and_slopes() -> None:
-    found = numbers.rates([0, 40, 80, 400, 440])
-    assert found == {"frames_per_second": 9.09, "longest_gap_ms": 320, "gaps_over_200_ms": 1}
-    assert numbers.slope_per_hour([0, 1800, 3600], [5, 6, 7]) == pytest.approx(2)
-    times = list(range(0, 3600, 60))
-    noise = np.random.default_rng(0).normal(0, 5, len(times))
-    low, high = numbers.slope_interval(times, (np.asarray(times) / 300 + noise).tolist())
-    assert 4 < low < 12 < high < 22
-    assert numbers.summary([]) is None
+def test_an_hour_that_ends_early_says_why() -> None:
+    class Gone:
+        minutes = 60.0
+
+        @asynccontextmanager
+        async def page(self, door: str) -> AsyncGenerator[Any]:
+            raise aiohttp.ClientConnectionError("nobody answers")
+            yield
+
+    found = asyncio.run(live_steps.hour(Gone()))  # pyright: ignore[reportArgumentType]
+    assert found["ended"] == "ClientConnectionError: nobody answers" and found["measured_minutes"] == 0
+    rows = live_bars.table({"hour": found | numbers.memory_slope([(0, 10**9), (60, 10**9)])})
+    assert [(one["measured"], one["kept"]) for one in rows] == [(0, False), ("not measured", False)]
+    assert numbers.memory_slope([(0, 10**9)]) == {}
 
 
-def test_intervals_of_latency_hold_for_sessions() -> None:
-    rng = np.random.default_rng(0)
-    sessions = [list(200 + 40 * n + rng.normal(0, 5, 1000)) for n in range(3)]
-    one, all_of_them = numbers.intervals(sessions[:1]), numbers.intervals(sessions)
-    assert 199 < one["p50"][0] < one["p50"][1] < 201 and 207 < one["p95"][0] < one["p95"][1] < 210
-    assert all_of_them["p50"][0] < 205 and all_of_them["p50"][1] > 275, "sessions differ more than pieces of one"
-    assert numbers.intervals([[]]) == {}
+def test_a_page_is_looked_at_once_more_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[float] = []
+
+    async def look(self: live_watch.Watch, _: object) -> None:
+        await asyncio.sleep(0.02)  # a page that is slow to answer is not given up in the middle
+        looks.append(time.monotonic())
+
+    monkeypatch.setattr(live_watch.Watch, "look", look)
+    monkeypatch.setattr(live_watch, "POLL_SECONDS", 0.01)
+    nobody: Any = None
+
+    async def run() -> float:
+        async with live_watch.watching(nobody, nobody):
+            await asyncio.sleep(0.025)
+            end = time.monotonic()
+        return end
+
+    assert asyncio.run(run()) < looks[-1]
+
+
+def test_what_was_watched_ends_with_the_last_look_that_was_complete() -> None:
+    class Page:
+        session = "name"
+
+        async def run(self, code: str) -> dict[str, Any]:
+            images = [[0, 1.0]] if "take" in code else []
+            return {"images": images, "levels": [], "voice": [], "sync": [], "unread": 0, "ahead": 0.5}
+
+    async def rows(_: web.Request) -> web.Response:
+        return web.json_response({"rows": [], "first_audio": 0})
+
+    async def run() -> tuple[live_watch.Watch, float]:
+        app = web.Application()
+        app.router.add_get("/live-check/frames/name", rows)
+        async with serving_app(app) as server:
+            watch = live_watch.Watch(server, Page())  # pyright: ignore[reportArgumentType]
+            async with aiohttp.ClientSession() as client:
+                begin = 1000 * time.time()
+                await watch.look(client)
+                until = watch.until
+                assert begin <= until <= 1000 * time.time() and len(watch.images) == 1
+                watch.forget()
+                assert watch.began == until and not watch.images
+                watch.page.session = "another"
+                with pytest.raises(RuntimeError, match="session is gone"):
+                    await watch.look(client)
+        return watch, until
+
+    watch, until = asyncio.run(run())
+    assert watch.until == until
+
+
+def spans_of(count: int, ms: float, shown: bool = True) -> list[numbers.Span]:
+    return [numbers.Span(20.0 * n, ms, shown) for n in range(count)]
 
 
 def test_sessions_are_counted_together_and_the_worst_one_is_not_hidden() -> None:
-    def session(latency: float, worst: float, rate: float) -> dict[str, Any]:
-        return {"latency_ms": numbers.summary([latency] * 10), "lips_ms": {"worst": worst, "mean_size": 1.0},
+    def session(latency: float, worst: float | None, rate: float) -> dict[str, Any]:
+        lips = {} if worst is None else {"worst": worst, "mean_size": 1.0}
+        return {"latency_ms": numbers.summary([latency] * 10), "lips_ms": lips, "images_shown": round(60 * rate),
                 "frames_per_second": rate, "longest_gap_ms": 60.0, "underruns": 1}  # fmt: skip
 
-    found = live_steps.together([session(200, 30, 25), session(260, 20, 24.5)], [[200.0] * 10, [260.0] * 10])
-    assert found["latency_ms"]["p50"] == 230 and found["latency_ms"]["interval_95"]["p50"] == [200, 260]
+    found = live_steps.together([session(200, 30, 25), session(260, 20, 24.5)], [spans_of(10, 200), spans_of(10, 260)])
+    assert found["latency_ms"]["p50"] == 230 and "interval_95" not in found["latency_ms"]
     assert found["lips_ms"]["worst"] == 30 and found["frames_per_second"] == 24.5 and found["underruns"] == 2
     assert found["latency_p50_of_sessions_ms"] == [200, 260] and len(found["sessions"]) == 2
+    assert found["sessions_without_image"] == 0 and found["latency_ms"]["never_shown"] == 0
+    black = [session(200, 30, 25), session(9000, None, 0)]
+    found = live_steps.together(black, [spans_of(10, 200), spans_of(10, 9000, shown=False)])
+    assert found["sessions_without_image"] == 1 and found["latency_ms"]["never_shown"] == 10
+    assert found["latency_ms"]["p50"] == 4600 and found["frames_per_second"] == 0 and found["lips_ms"] == {}
+    many = [session(200 + n, 30, 25) for n in range(5)]
+    assert live_steps.together(many, [spans_of(10, 200 + n) for n in range(5)])["latency_ms"]["interval_95"]["p50"]
 
 
-def test_the_table_has_what_was_measured_and_whether_it_is_kept() -> None:
-    steps = {"talk-webrtc": {"latency_ms": {"p50": 310.0}, "frames_per_second": 24.9}, "interruption": {"failed": "no"}}
-    rows = {row["what"]: row["kept"] for row in live_bars.table(steps)}
-    assert rows == {"latency by WebRTC, p50, ms": False, "frames/s by WebRTC": True}
-    assert {bar.path.split()[0] for bar in live_bars.BARS} <= set(live_check.STEPS)
+@asynccontextmanager
+async def serving_app(app: web.Application) -> AsyncGenerator[Any]:
+    """A server as `live_browser.Server`, of an app."""
+    runner = web.AppRunner(app)
+    await runner.setup()
+    listening = socket.create_server(("127.0.0.1", 0))
+    await web.SockSite(runner, listening).start()
+    try:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        yield SimpleNamespace(url=url, token="", memory=lambda: 0)
+    finally:
+        await runner.cleanup()
+
+
+def test_the_server_says_what_became_of_each_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from avatar.serve.metrics import Metrics
+
+    for owner, name in ((live_server.hub, "Listener"), (live_server.listeners, "CatchingUp"),
+                        (live_server.sessions, "Utterances"), (live_server.character, "Session"),
+                        (live_server.webrtc, "SpeechTrack"), (live_server.service, "make_app"),
+                        (live_server.rtcrtpsender, "random32")):  # fmt: skip
+        monkeypatch.setattr(owner, name, getattr(owner, name))  # install is undone after the test
+    live_server.install()
+    fake_session(tmp_path)
+    avatar: Any = FakeAvatar(tmp_path)
+    camera = resize(avatar.camera, 256)
+    session = live_server.character.Session(avatar, None, camera, speech=LoudnessSpeech(), flush_seconds=None)
+    listener = live_server.hub.Listener(session, Metrics())  # it is not started: what it gets waits
+    guest = SimpleNamespace(listener=listener, active=0.0)
+
+    async def run() -> tuple[Feeder, list[list[int]]]:
+        app = web.Application()
+        hub: Any = SimpleNamespace(guests={"name": guest})
+        app[live_server.service.HUB] = hub
+        app.router.add_get("/live-check/feed/{session}", live_server.feed)
+        app.router.add_get("/live-check/frames/{session}", live_server.frames)
+        listener.push_microphone(np.ones(320, np.float32))  # nobody asked for it
+        assert live_server.PIECES[session][-1] == (0, 0, 320)
+        async with serving_app(app) as server:
+            feeder = Feeder(server, "name", np.zeros(32000, np.float32))
+            await feeder.run(1)
+            async with aiohttp.ClientSession() as client:
+                async with client.get(f"{server.url}/live-check/frames/name", params={"pieces": "1"}) as answer:
+                    return feeder, (await answer.json())["pieces"]
+
+    try:
+        feeder, pieces = asyncio.run(run())
+    finally:
+        listener.stop(wait=False)
+    assert pieces == feeder.pieces and len(pieces) == len(feeder.sent) == 50, "those of an earlier feed are forgotten"
+    left_out = [left for _, left, _ in pieces]
+    assert pieces[0] == [320, 0, 0] and set(left_out) == {0, 320} and not any(lost for *_, lost in pieces)
+    assert pieces[-1][0] == 320 * left_out.count(0) == live_server.COUNTS[session].pushed
 
 
 def test_a_film_has_the_images_and_the_audio(tmp_path: Path) -> None:
@@ -246,6 +324,10 @@ def test_a_page_of_any_live_service_is_connected(tmp_path: Path) -> None:
         asyncio.run(page.listen())
 
 
+def test_bars_are_of_steps_that_there_are() -> None:
+    assert {bar.path.split()[0] for bar in live_bars.BARS} <= set(live_check.STEPS)
+
+
 def test_a_step_that_fails_leaves_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def good(bench: object) -> dict[str, Any]:
         return {"value": 1}
@@ -272,3 +354,4 @@ def test_a_step_that_fails_leaves_the_others(tmp_path: Path, monkeypatch: pytest
     asyncio.run(live_check.measure(config, tmp_path, record, lambda: kept.append(len(record["steps"]))))
     assert record["steps"]["hour"]["failed"] == "RuntimeError: the page is gone"
     assert record["steps"]["faults"]["value"] == 1 and kept == [1, 2]
+    assert {(row["measured"], row["kept"]) for row in record["table"]} == {("not measured", False)}
