@@ -110,6 +110,7 @@ def test_every_record_says_what_code_it_measures() -> None:
         ("photo-people", "pipelines/photo_check.py"),
         *(("compare-somebody-draft", f"avatar/{part}") for part in ("preprocess/torso.py", "train/loop.py")),
         ("compare-somebody-draft", "pipelines/compare.py"),
+        *((name, "pipelines/kept.py") for name in ("few-seconds-somebody", "photo-people", "compare-somebody-draft")),
         ("speech-tells", "avatar/audio/features.py"),
         *((name, f"avatar/{part}.py") for name in ("sync-judge", "offsets") for part in JUDGED),
         ("somebody-standard", "avatar/io/video.py"),
