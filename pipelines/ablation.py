@@ -1,9 +1,10 @@
 """Which parts of the method earn their place: the same short training with one thing changed at a time.
 
 Each row is a run per seed in OUT, trained by `avatar train`, measured by `avatar eval` on the held-out frames; finished
-ones are kept, so an interrupted ablation goes on where it was. Writes ablation.json, a Markdown table, and a picture of
-the mouth of each row beside the real one. All seeds of a row see the same frames held out, so the spread of a row is
-that of the training; what lies within it is no difference.
+ones are kept, so an interrupted ablation goes on where it was. OUT takes one person and one number of steps, and the
+record names the commits of all runs. Writes ablation.json, a Markdown table, and a picture of the mouth of each row
+beside the real one. All seeds of a row see the same frames held out, so the spread of a row is that of the training;
+what lies within it is no difference.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from avatar.paths import read_json, write_json
 from avatar.train import config as options
 from avatar.train.run import train
 from avatar.writing import atomic_file
+from pipelines import kept
 
 # Changes to a training configuration, by the name of its row.
 ROWS: dict[str, dict[str, dict[str, Any]]] = {
@@ -79,8 +81,8 @@ def row_folder(config: Config, name: str, seed: int) -> Path:
     return config.out / f"{''.join(c if c.isalnum() else '-' for c in name)}-{seed}"
 
 
-def run_once(config: Config, name: str, seed: int) -> dict[str, float]:
-    """Train and measure one row with one seed; its metrics on tracked motion."""
+def run_once(config: Config, name: str, seed: int) -> dict[str, float | None]:
+    """Train and measure one row with one seed; its metrics on tracked motion, None where nothing measured one."""
     evaluate = importlib.import_module("avatar.cli.eval")
     folder = row_folder(config, name, seed)
     if not (folder / "metrics.json").is_file():
@@ -91,13 +93,24 @@ def run_once(config: Config, name: str, seed: int) -> dict[str, float]:
         train(replace(chosen, resume=(folder / CONFIG).is_file()))
         evaluate.main(evaluate.Config(run=folder, person=config.person, drive="tracked", protocol="full-frame"))
     metrics, training = read_json(folder / "metrics.json"), read_json(folder / "training.json")
-    row = {key: metrics["full_frame"]["tracked"][key] for key in COLUMNS}
+    row = {key: metrics["full_frame"]["tracked"].get(key) for key in COLUMNS}
     return row | {"seconds": training["seconds"], "bytes": metrics["model"]["bytes"]}
 
 
-def row(runs: list[dict[str, float]]) -> dict[str, Any]:
-    """Mean of each number over the seeds, and all of them."""
-    return {key: float(np.mean([run[key] for run in runs])) for key in runs[0]} | {"seeds": runs}
+def row(runs: list[dict[str, float | None]]) -> dict[str, Any]:
+    """Mean of each number over the seeds, None where a seed lacks it, and all of them."""
+    known = {key: [value for run in runs if (value := run[key]) is not None] for key in runs[0]}
+    means = {key: float(np.mean(of)) if len(of) == len(runs) else None for key, of in known.items()}
+    return means | {"seeds": runs}
+
+
+def made(config: Config, names: list[str]) -> dict[str, Any]:
+    """When and from which commits rows were trained and measured, as records keep it."""
+    runs = [row_folder(config, name, seed) for name in names for seed in range(config.seeds)]
+    return {
+        "training": {run.name: kept.trained_at(run) for run in runs},
+        "measured": {run.name: kept.measured_at(read_json(run / "metrics.json")) for run in runs},
+    }
 
 
 def table(rows: dict[str, dict[str, Any]]) -> str:
@@ -107,9 +120,9 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
     for name, means in rows.items():
         cells = []
         for key, (_, spec) in COLUMNS.items():
-            values = sorted(run[key] for run in means["seeds"])
+            values = sorted(run[key] for run in means["seeds"] if run[key] is not None)
             spread = f" ({values[0]:{spec}} to {values[-1]:{spec}})" if len(values) > 1 else ""
-            cells.append(f"{means[key]:{spec}}{spread}")
+            cells.append("-" if means[key] is None else f"{means[key]:{spec}}{spread}")
         lines.append(f"| {name} | {' | '.join(cells)} | {means['bytes'] / 1e6:.1f} |")
     return "\n".join(lines) + "\n"
 
@@ -136,12 +149,14 @@ def main(config: Config) -> None:
         raise AvatarError(f"There is no row {sorted(unknown)[0]!r}.", fix=f"Choose from: {'; '.join(ROWS)}.")
     if config.seeds < 1:
         raise AvatarError("--seeds must be 1 or more.")
+    kept.require(config.out, kept.person(config.person) | {"steps": config.steps})
     rows: dict[str, dict[str, Any]] = {}
     for name in config.rows:
         rows[name] = row([run_once(config, name, seed) for seed in range(config.seeds)])
         picture = sheet(config, list(rows))
         for folder in filter(None, (config.out, config.docs)):
-            write_json(folder / "ablation.json", {**environment(), "steps": config.steps, "rows": rows})
+            found = environment() | {"steps": config.steps, "rows": rows} | made(config, list(rows))
+            write_json(folder / "ablation.json", found)
             save_image(folder / "ablation.jpg", picture)
             with atomic_file(folder / "ablation.md") as temporary:
                 temporary.write_text(f"# Ablation\n\n{table(rows)}")

@@ -1,7 +1,8 @@
 """Tables made of the records of `standard` avatars: which bars are met, all numbers, what the sync judge says.
 
-A bar is **met** only where the whole 95 % interval clears it. Where the number clears it and the interval does not, or
-there is no interval, it is *not shown*; where the number does not, it is missed, in bold.
+A bar is **met** only where the whole 95 % interval clears it. Where the number clears it and the interval does not, it
+is *not shown*, and so it is where there is no interval, or one that covers less than 95 %. Where the number does not
+clear it, it is missed, in bold.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from avatar.eval.lips import TOO_SHORT
+from pipelines.judging import interval, is_narrow, is_unsaid
 from pipelines.records import Record, shown
 
 QUALITY = "-standard"  # records of avatars trained with this preset end with it
@@ -100,7 +103,7 @@ def _own() -> list[Bar]:
 
 
 BARS = [*_papers(), *_own()]
-OTHER_BOUNDS = {("anchor_en_71s", "psnr"): 32.0, ("anchor_en_71s", "lpips"): 0.035}  # of our own bars, for one person
+OTHER_BOUNDS = {"anchor_en_71s": {"psnr": 32.0, "lpips": 0.035}}  # of our own bars, for all records of a person
 
 # Columns of the table of all numbers: title, metric, format.
 COLUMNS = (
@@ -129,7 +132,8 @@ def bars(people: dict[str, Record], older: Mapping[Path, list[str]]) -> str:
     for bar in BARS:
         asked = {person: _bound(bar, person) for person in people}
         text = f"{'at least' if bar.least else 'at most'} {bar.bound:g}"
-        text += "".join(f"; {person} {bound:g}" for person, bound in asked.items() if bound != bar.bound)
+        other = {_person(name): bound for name, bound in asked.items() if bound != bar.bound}
+        text += "".join(f"; {person} {bound:g}" for person, bound in other.items())
         text += f" ({bar.paper})" if bar.paper else ""
         cells = [
             _judged(bar, asked[person], record.content) if not bar.paper or _comparable(person, record) else "-"
@@ -147,15 +151,16 @@ def numbers(people: dict[str, Record], older: Mapping[Path, list[str]]) -> str:
     titles = " | ".join(title for title, _, _ in COLUMNS)
     lines = [f"| person, protocol, driven by | {titles} |", "|---" * (1 + len(COLUMNS)) + "|"]
     for person, record in people.items():
-        rows: dict[str, dict[str, Any]] = {}
+        rows: list[tuple[str, str, dict[str, Any]]] = []  # title, what drives it, numbers
         for key, protocol in PROTOCOLS.items():
             found = record.content.get(key) or {}
-            rows |= {f"{protocol}, {drive}": found[drive] for drive in DRIVING if drive in found}
+            rows += [(f"{protocol}, {drive}", drive, found[drive]) for drive in DRIVING if drive in found]
             if key == "full_frame":
-                rows |= {f"{protocol}, {_spaced(n)}": v for n, v in (record.content.get("ablations") or {}).items()}
-        rows["real video"] = record.content.get("real", {})
-        for name, values in rows.items():
-            cells = " | ".join(_number(values, metric, spec) for _, metric, spec in COLUMNS)
+                less = record.content.get("ablations") or {}
+                rows += [(f"{protocol}, {_spaced(name)}", "", values) for name, values in less.items()]
+        rows.append(("real video", "real", record.content.get("real", {})))
+        for name, drive, values in rows:
+            cells = " | ".join(_number(record.content, drive, values, *column) for _, *column in COLUMNS)
             lines.append(f"| {_marked(person, record, older)}, {name} | {cells} |")
     return "\n".join(lines)
 
@@ -167,9 +172,8 @@ def judged(people: dict[str, Record], older: Mapping[Path, list[str]]) -> str:
         "|---|---|---|---|---|---|",
     ]
     for person, record in people.items():
-        driven = record.content.get("full_frame") or {}
-        videos = [record.content.get("real", {}), *(driven.get(drive, {}) for drive in DRIVING)]
-        cells = [", ".join(_number(v, f"sync_{key}", ".2f") for key in ("confidence", "distance")) for v in videos]
+        videos = {"real": record.content.get("real", {})} | (record.content.get("full_frame") or {})
+        cells = [_sync(record.content, drive, videos.get(drive, {})) for drive in ("real", *DRIVING)]
         stamp = f"{record.content['date'][:10]}, {shown(record.measured)}"
         lines.append(f"| {_marked(person, record, older)}, {record.frames} | {stamp} | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -205,8 +209,14 @@ def _comparable(person: str, record: Record) -> bool:
     return (record.content["width"], record.content["height"]) == (512, 512) and not person.startswith("synthetic")
 
 
-def _bound(bar: Bar, person: str) -> float:
-    return OTHER_BOUNDS.get((person, bar.metric), bar.bound) if bar.protocol == "full_frame" else bar.bound
+def _person(name: str) -> str:
+    """Whose record it is, of those with bars of their own: the name of another recipe follows that of the person."""
+    return next((person for person in OTHER_BOUNDS if name == person or name.startswith(f"{person}-")), name)
+
+
+def _bound(bar: Bar, name: str) -> float:
+    other = OTHER_BOUNDS.get(_person(name), {})
+    return other.get(bar.metric, bar.bound) if bar.protocol == "full_frame" else bar.bound
 
 
 def _judged(bar: Bar, bound: float, content: dict[str, Any]) -> str:
@@ -214,22 +224,31 @@ def _judged(bar: Bar, bound: float, content: dict[str, Any]) -> str:
     value = values.get(bar.metric)
     if value is None:
         return "-"
-    interval = values.get("intervals", {}).get(bar.metric)
-    spread = "no interval" if interval is None else " to ".join(format(x, bar.spec) for x in interval)
-    verdict = replace(bar, bound=bound).verdict(value, interval)
-    cell = f"{format(value, bar.spec)} ({spread}): {verdict}"
+    spread, narrow = interval(content, values, bar.metric), is_narrow(content)
+    text = "no interval" if spread is None else " to ".join(format(x, bar.spec) for x in spread)
+    text += ", too narrow" if spread is not None and narrow else ""
+    verdict = replace(bar, bound=bound).verdict(value, None if narrow else spread)
+    cell = f"{format(value, bar.spec)} ({text}): {verdict}"
     if verdict != "missed":
         return cell
     short = format(abs(value - bound), bar.spec)
     return f"**{cell} by {short if float(short) else 'less than the last digit'}**"
 
 
-def _number(values: dict[str, Any], metric: str, spec: str) -> str:
-    value, interval = values.get(metric), values.get("intervals", {}).get(metric)
+def _number(content: dict[str, Any], drive: str, values: dict[str, Any], metric: str, spec: str) -> str:
+    value, spread = values.get(metric), interval(content, values, metric)
     if value is None:
         return "-"
-    half = "" if interval is None else f" ±{format((interval[1] - interval[0]) / 2, spec.lstrip('+'))}"
+    if is_unsaid(content, drive, metric):
+        return TOO_SHORT  # a number would be read
+    half = "" if spread is None else f" ±{format((spread[1] - spread[0]) / 2, spec.lstrip('+'))}"
     return format(value, spec) + half
+
+
+def _sync(content: dict[str, Any], drive: str, values: dict[str, Any]) -> str:
+    """Confidence and distance that the sync judge gives a video."""
+    cells = [_number(content, drive, values, f"sync_{key}", ".2f") for key in ("confidence", "distance")]
+    return TOO_SHORT if TOO_SHORT in cells else ", ".join(cells)
 
 
 def _spaced(name: str) -> str:

@@ -1,17 +1,15 @@
 """Methods side by side: trains each on one prepared person, measures it, and writes a page with numbers and images.
 
 Every step is a command of its own (`avatar train`, `avatar eval --views`) and is kept in OUT, so a comparison that was
-interrupted goes on where it was. All methods get the same person, quality, held-out frames, cameras and machine. What
+interrupted goes on where it was. OUT takes one person and one way of training: for others, another OUT. Where free view
+is to be compared with a truth later, it is measured anew. The record names the commits of all trainings and
+measurements that it is made of. All methods get the same person, quality, held-out frames, cameras and machine. What
 is measured of every frame is also compared with the first method frame by frame, so that a small difference has a
 narrow interval.
 """
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +24,7 @@ from avatar.data import PersonDataset
 from avatar.data.run import CONFIG, TRAINING
 from avatar.environment import environment
 from avatar.errors import AvatarError
+from avatar.eval import lips
 from avatar.eval.images import contact_sheet, pick_frames, save_image, side_by_side
 from avatar.eval.measure import head_only_name
 from avatar.infer.avatar import Avatar
@@ -34,6 +33,10 @@ from avatar.motion.face_channels import mouth_opening
 from avatar.page import Cell
 from avatar.paths import read_json, write_json
 from avatar.writing import atomic_file
+from pipelines import kept
+from pipelines.judging import is_unsaid
+from pipelines.kept import command
+from pipelines.records import Record, shown
 
 TURNS = (-30.0, -15.0, 0.0, 15.0, 30.0)  # degrees: cameras of the images of free view
 FRAMES = 5
@@ -122,46 +125,60 @@ def main(config: Config) -> None:
     """Train and measure what is missing, then write the page.
 
     Raises:
-        AvatarError: There is no such method, or a command failed.
+        AvatarError: There is no such method, OUT holds steps of other options, or a command failed.
     """
     unknown = sorted(set(config.methods) - set(method_names()))
     if unknown:
         raise AvatarError(f"There is no method {unknown[0]!r}.", fix=f"Choose from: {', '.join(method_names())}.")
     data = PersonDataset(config.person)
+    kept.require(config.out, kept.person(config.person) | how_trained(config))
     results = {method: measured(config, method) for method in config.methods}
     save_image(config.out / "frames.jpg", frames_sheet(config, data))
     save_image(config.out / "views.jpg", views_sheet(config, data))
     table = Table(results)
-    write_json(config.out / "compare.json", environment() | {"quality": config.quality} | table.record())
-    for name, text in (("index.html", page(config, table)), ("table.md", markdown(table))):
+    record = environment() | how_trained(config) | table.record() | table.made()
+    write_json(config.out / "compare.json", record)
+    for name, text in (("index.html", page(config, table, record)), ("table.md", markdown(table))):
         with atomic_file(config.out / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
     print(markdown(table))
+    if unknown := table.unknown_cost():
+        print(unknown)
     print(f"Open {config.out / 'index.html'}.")
+
+
+def how_trained(config: Config) -> dict[str, Any]:
+    """Options that another training would be needed for."""
+    return {name: getattr(config, name) for name in ("quality", "steps", "device")}
 
 
 def measured(config: Config, method: str) -> dict[str, Any]:
     """Train and measure one method; finished steps are kept.
 
     Returns:
-        ``metrics`` of `avatar eval`, ``training`` of the run, and ``cost``, what the training took.
+        ``metrics`` of `avatar eval`, ``training`` of the run, ``trained``, the commits of it, and ``cost``, what it
+        took, empty where that is not known.
     """
     run, cost, metrics = (config.out / f"{method}{end}" for end in ("", ".cost.json", ".metrics.json"))
-    if not (run / TRAINING).is_file() or not cost.is_file():
+    if not ((run / TRAINING).is_file() and kept.is_done(cost)):
+        begun = (run / CONFIG).is_file()
         how = ["--method", method, "--quality", config.quality, "--device", config.device]
         how += [] if config.steps is None else ["--steps", str(config.steps)]
-        how += ["--resume"] if (run / CONFIG).is_file() else []  # which asks for the same options again
-        used = command("train", config.person, "--out", run, *how)
-        before = read_json(cost) if cost.is_file() else {}
-        write_json(cost, used | {"cpu_seconds": used["cpu_seconds"] + before.get("cpu_seconds", 0.0)})
-        metrics.unlink(missing_ok=True)
+        how += ["--resume"] if begun else []  # which asks for the same options again
+        if not begun:
+            cost.unlink(missing_ok=True)  # of a run that was removed
+        command("train", config.person, "--out", run, *how, cost=cost, resumes=begun)
+        kept.forget([metrics])
     own, other = (config.out / f"{name}.frames.csv" for name in (method, config.methods[0]))
     against = [] if own == other else ["--against", other]
-    if not _is_current(metrics, own, other):
+    asked = {"truth": None if config.truth is None else str(config.truth.resolve())}
+    if not (kept.stands(metrics, asked) and _is_current(metrics, own, other)):
         truth = [] if config.truth is None else ["--truth", config.truth]
-        command("eval", run, "--views", *truth, "--json", metrics, "--per-frame", own, *against,
-                "--device", config.device)  # fmt: skip
-    return {"metrics": read_json(metrics), "training": read_json(run / TRAINING), "cost": read_json(cost)}
+        with kept.measuring(metrics, asked):
+            command("eval", run, "--views", *truth, "--json", metrics, "--per-frame", own, *against,
+                    "--device", config.device)  # fmt: skip
+    return {"metrics": read_json(metrics), "training": read_json(run / TRAINING), "trained": kept.trained_at(run),
+            "cost": kept.spent(cost) or {}}  # fmt: skip
 
 
 def _is_current(metrics: Path, own: Path, other: Path) -> bool:
@@ -170,29 +187,6 @@ def _is_current(metrics: Path, own: Path, other: Path) -> bool:
         return False
     against = (read_json(metrics).get("against") or {}).get("file")
     return own == other or (against == other.name and metrics.stat().st_mtime_ns >= other.stat().st_mtime_ns)
-
-
-def command(*arguments: Any) -> dict[str, float]:
-    """Run a command of `avatar` in a process of its own.
-
-    Returns:
-        Its seconds on the clock and of processor time, and its peak memory.
-
-    Raises:
-        AvatarError: It failed.
-    """
-    words = [str(argument) for argument in arguments]
-    began = time.monotonic()
-    process = subprocess.Popen([sys.executable, "-m", "avatar.cli.main", *words])
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != 0:
-        raise AvatarError(f"avatar {words[0]} failed.", why="Its message is above.", fix="Mend it, and run this again.")
-    return {
-        "seconds": time.monotonic() - began,
-        "cpu_seconds": usage.ru_utime + usage.ru_stime,
-        "peak_memory_bytes": usage.ru_maxrss * 1024,
-    }
 
 
 class Table:
@@ -208,20 +202,28 @@ class Table:
 
     def __init__(self, results: dict[str, dict[str, Any]]) -> None:
         self.methods, self._results = list(results), results
-        self.rows = [row for row in ROWS if any(self.value(method, row) is not None for method in results)]
+        self.rows = [row for row in ROWS if any(self._measured(method, row) is not None for method in results)]
 
     def value(self, method: str, row: Row) -> float | None:
-        """The number in a row; None where it was not measured."""
-        return self._number(method, row.path, row.factor)
+        """The number in a row; None where it was not measured, or too little speech was."""
+        return None if self.is_short(method, row) else self._measured(method, row)
+
+    def is_short(self, method: str, row: Row) -> bool:
+        """Whether it is one of lips, measured on so little speech that it says nothing."""
+        if row.path[:2] not in FRAME_BY_FRAME or self._measured(method, row) is None:
+            return False
+        return is_unsaid(self._results[method]["metrics"], *row.path[2:])
 
     def interval(self, method: str, row: Row) -> list[float] | None:
         """Its 95 % interval."""
-        return self._bounds(method, (*row.path[:-1], "intervals", row.path[-1]), row.factor)
+        at = (*row.path[:-1], "intervals", row.path[-1])
+        return None if self.is_short(method, row) else self._bounds(method, at, row.factor)
 
     def difference(self, method: str, row: Row) -> tuple[float, list[float] | None] | None:
         """This method minus the first, on the same frames, and its interval; None where frames have no number."""
         against = self._found(method, ("metrics", "against", "file"))
-        if row.path[:2] not in FRAME_BY_FRAME or against != f"{self.methods[0]}.frames.csv":
+        other = against != f"{self.methods[0]}.frames.csv"
+        if row.path[:2] not in FRAME_BY_FRAME or other or self.is_short(method, row):
             return None
         _, table, drive, name = row.path
         at = ("metrics", "against", "videos", head_only_name(drive) if table == "head_only" else drive)
@@ -235,17 +237,35 @@ class Table:
                      if (pair := self.difference(method, row)) is not None}
             for method in self.methods[1:]
         }  # fmt: skip
+        short = {method: [row.label for row in self.rows if self.is_short(method, row)] for method in self.methods}
         return {
             "methods": self._by_label(self.value),
             "intervals": self._by_label(self.interval),
             f"minus {self.methods[0]}": differences,
+            lips.TOO_SHORT: short,
         }
+
+    def made(self) -> dict[str, Any]:
+        """When and from which commits all of it was trained and measured, by method, as records keep it."""
+        return {
+            "training": {method: found["trained"] for method, found in self._results.items()},
+            "measured": {method: kept.measured_at(found["metrics"]) for method, found in self._results.items()},
+        }
+
+    def unknown_cost(self) -> str:
+        """A sentence about trainings of which nobody knows what they took; empty where there is none."""
+        unknown = " and ".join(method for method, found in self._results.items() if not found["cost"])
+        why = "a part of it was killed together with this comparison"
+        return f"What the training of {unknown} took is not known: {why}." if unknown else ""
 
     def _by_label(self, look: Callable[[str, Row], Any]) -> dict[str, dict[str, Any]]:
         return {
             method: {row.label: found for row in self.rows if (found := look(method, row)) is not None}
             for method in self.methods
         }
+
+    def _measured(self, method: str, row: Row) -> float | None:
+        return self._number(method, row.path, row.factor)
 
     def _number(self, method: str, path: tuple[str, ...], factor: float) -> float | None:
         found = self._found(method, path)
@@ -296,14 +316,15 @@ def trained(config: Config, method: str) -> tuple[Avatar, Any]:
 def cells(table: Table, row: Row) -> list[tuple[str, str]]:
     """Number and interval of each method as text, then the difference of each but the first from the first."""
 
-    def words(value: float | None, interval: list[float] | None, sign: str = "") -> tuple[str, str]:
+    def words(value: float | None, interval: list[float] | None, none: str, sign: str = "") -> tuple[str, str]:
         spec = sign + row.spec
-        number = "-" if value is None else format(value, spec)
+        number = none if value is None else format(value, spec)
         return number, "" if interval is None else " to ".join(format(bound, spec) for bound in interval)
 
-    shown = [words(table.value(method, row), table.interval(method, row)) for method in table.methods]
-    differences = (table.difference(method, row) or (None, None) for method in table.methods[1:])
-    return shown + [words(value, interval, "+") for value, interval in differences]
+    none = {method: lips.TOO_SHORT if table.is_short(method, row) else "-" for method in table.methods}
+    shown = [words(table.value(method, row), table.interval(method, row), none[method]) for method in table.methods]
+    differences = {method: table.difference(method, row) or (None, None) for method in table.methods[1:]}
+    return shown + [words(*difference, none[method], "+") for method, difference in differences.items()]
 
 
 def heads(table: Table) -> list[str]:
@@ -321,7 +342,7 @@ def markdown(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def page(config: Config, table: Table) -> str:
+def page(config: Config, table: Table, record: dict[str, Any]) -> str:
     """The page: numbers, frames with mouths, free view."""
     head = ("metric", *heads(table), "better")
     body = [
@@ -329,12 +350,15 @@ def page(config: Config, table: Table) -> str:
          BETTER[row.more])
         for row in table.rows
     ]  # fmt: skip
-    where = environment()
+    where, made = record["hardware"], Record(path=config.out / "compare.json", content=record)
+    trained, measured = (shown(commits).replace("`", "") for commits in (made.trained, made.measured))
     lead = html_page.paragraph(
-        f"Quality {config.quality}, the same person, held-out frames, cameras and machine. {where['date']}, commit "
-        f"{str(where['commit'])[:10]}, {where['hardware']['cpu']}, {where['hardware']['cores']} cores. "
+        f"Quality {config.quality}, the same person, held-out frames, cameras and machine. Trained at commit "
+        f"{trained}, measured and drawn at {measured}, {record['date']}, {where['cpu']}, "
+        f"{where['cores']} cores. "
         '"Tracked lips" is an upper bound; papers\' numbers are "head-only, lips from audio". Small print: 95 % '
         "intervals, over other seconds of the same video. Those of the differences are of the same frames."
+        + f" {table.unknown_cost()}".rstrip()
     )
     sections = {
         "Numbers": html_page.table("Methods side by side", head, body),

@@ -49,7 +49,11 @@ class Config:
 
 
 def compare(config: Config) -> tuple[list[str], int]:
-    """What differs, a line each, and how many tensors and fields were compared."""
+    """What differs, a line each, and how many tensors and fields were compared.
+
+    Raises:
+        AvatarError: A folder holds no tensors.
+    """
     renamed = [tuple(pair.split("=", 1)) for pair in config.renamed]
 
     def new_name(name: str) -> str:
@@ -58,14 +62,17 @@ def compare(config: Config) -> tuple[list[str], int]:
         return name
 
     before, after = config.runs
+    found, count = [], 0
     pairs = [({new_name(k): v for k, v in tensors(before).items()}, tensors(after))]
     for name in RECORDS:
-        if (before / name).is_file() and (after / name).is_file():
+        there = [place for place, run in (("before", before), ("after", after)) if (run / name).is_file()]
+        if len(there) == 1:
+            found.append(f"{name}: only {there[0]}")
+        elif there:
             pairs.append(({new_name(k): v for k, v in record(before / name).items()}, record(after / name)))
     if config.metrics is not None:
         one, other = config.metrics
         pairs.append(({new_name(k): v for k, v in record(one).items()}, record(other)))
-    found, count = [], 0
     for ours, theirs in pairs:
         found += [f"{name}: only before" for name in sorted(ours.keys() - theirs.keys())]
         found += [f"{name}: only after" for name in sorted(theirs.keys() - ours.keys())]
@@ -76,8 +83,14 @@ def compare(config: Config) -> tuple[list[str], int]:
 
 
 def tensors(run: Path) -> dict[str, torch.Tensor]:
-    """Every tensor of a RUN folder, as FILE:NAME."""
+    """Every tensor of a RUN folder, as FILE:NAME.
+
+    Raises:
+        AvatarError: There is none, so that nothing would be compared.
+    """
     paths = sorted(path for pattern in FILES for path in run.glob(pattern))
+    if not paths:
+        raise AvatarError(f"There are no tensors in {run}.", fix="Give a RUN folder of `avatar train`.")
     return {
         f"{path.relative_to(run)}:{name}": tensor
         for path in paths

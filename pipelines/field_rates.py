@@ -74,7 +74,11 @@ def left_out(avatar: Avatar, data: PersonDataset, camera: Camera, frames: np.nda
     between: list[float] = []
     to_film: list[tuple[float, float]] = []
     for index in map(int, frames):
-        fast, full = (draw(camera, data.motion, index).double().numpy() / 255 for draw in (avatar.render, avatar.draw))
+        behind = None
+        if data.camera_moves and camera.width == data.width:  # the film shows what was behind the person at that time
+            behind = torch.from_numpy(data.background(index))
+        images = (draw(camera, data.motion, index, behind) for draw in (avatar.render, avatar.draw))
+        fast, full = (image.double().numpy() / 255 for image in images)
         between.append(psnr(fast, full))
         if camera.width == data.width:
             film = data.image(index) / 255

@@ -3,21 +3,18 @@
     python -m pipelines.photo_check VIDEO... --out FOLDER [--json FILE]
 
 For each video: the photo is its first frame with closed lips, open eyes and a frontal head. `avatar create` makes an
-avatar of it in a process of its own, whose processor time counts. FRAMES frames of the rest, evenly over 8 s, are cut
-like the photo and tracked one by one, with the photo's face and camera. Their head poses are then aligned through the
-finished avatar, as `avatar eval` does it with held-out frames ("tracked"; "tracker_poses" are those before). The torso
-stays at rest. Sheets of real above rendered frames, of mouths and of turned heads lie in FOLDER.
+avatar of it in a process of its own, whose processor time counts; it is kept in FOLDER, with the commit that made it.
+FRAMES frames of the rest, evenly over 8 s, are cut like the photo and tracked one by one, with the photo's face and
+camera. Their head poses are then aligned through the finished avatar, as `avatar eval` does it with held-out frames
+("tracked"; "tracker_poses" are those before, of the same frames). The torso stays at rest. Sheets of real above
+rendered frames, of mouths and of turned heads lie in FOLDER.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
-import os
-import resource
-import subprocess
-import sys
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +27,9 @@ from avatar.data import PersonDataset
 from avatar.data.consent import Consent
 from avatar.data.masks import SIZE, MaskReader
 from avatar.data.photo import NOD, TURN
+from avatar.data.run import TRAINING
 from avatar.environment import environment
+from avatar.errors import AvatarError
 from avatar.eval import bootstrap
 from avatar.eval.bootstrap import Bootstrap
 from avatar.eval.image_metrics import ImageMeter, RealFrame, mouth_box
@@ -52,6 +51,8 @@ from avatar.preprocess.parse import open_parser, save_mask, square
 from avatar.preprocess.photo import LEAST_FACE, direction
 from avatar.train.config import from_preset
 from avatar.train.trainer import Trainer
+from pipelines import kept
+from pipelines.kept import command
 
 FRAMES = 40  # compared
 MOST_SECONDS = 8.0  # of a clip
@@ -94,16 +95,16 @@ def choose_photo(video: Path) -> Chosen:
 
 
 def create(photo: Path, run: Path) -> dict[str, float]:
-    """Make the avatar as a user does; returns seconds of processor and clock."""
-    CONSENT.write(photo.parent)
-    consent = photo.parent / "consent.json"
-    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    command = [sys.executable, "-m", "avatar.cli.main", "create", str(photo), "--out", str(run), "--consent",
-               str(consent)]  # fmt: skip
-    subprocess.run(command, check=True, env=os.environ)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {"processor_s": round(used, 1), "clock_s": round(time.perf_counter() - began, 1)}
+    """Make the avatar as a user does, or keep it; returns its seconds of processor and clock, where they are known."""
+    cost = photo.with_name("create.cost.json")
+    if not ((run / TRAINING).is_file() and kept.is_done(cost)):
+        CONSENT.write(photo.parent)
+        consent, person = photo.parent / "consent.json", run.with_name("run.person")
+        command("create", photo, "--out", run, "--consent", consent, cost=cost, resumes=person.is_dir())
+    used = kept.spent(cost)
+    return {} if used is None else {
+        "processor_s": round(used["cpu_seconds"], 1), "clock_s": round(used["seconds"], 1)
+    }  # fmt: skip
 
 
 class Clip:
@@ -129,6 +130,10 @@ class Clip:
                 self.images.append(image)
                 landmarks.append(face.landmarks)
                 arkit.append(face.arkit)
+        if photo not in self.numbers:
+            raise AvatarError(f"No face was found in the photo, frame {photo} of {video}, cut as the avatar is.")
+        if len(self.numbers) < 2:
+            raise AvatarError(f"{video} shows a face in no frame but the photo: there is nothing to compare.")
         self.landmarks, self.num_frames = np.stack(landmarks), len(landmarks)
         self.segments = [(k, k + 1) for k in range(self.num_frames)]  # they are far apart: nothing is smoothed
         self.photo = self.numbers.index(photo)
@@ -202,9 +207,11 @@ def compare(avatar: Avatar, data: Clip, motion: Motion, frames: list[int], lpips
             seen = RealFrame(real, data.masks(index), landmarks, lpips)
             meter.compare(avatar.draw(avatar.camera, motion, index).numpy(), seen)
     series = {name: values for name, values in meter.series().items() if name in METRICS}
-    seconds = (data.numbers[frames[-1]] - data.numbers[frames[0]]) / data.motion.fps
-    resamples = Bootstrap(len(frames), (len(frames) - 1) / seconds)
-    intervals = {name: resamples.interval(bootstrap.mean, values) for name, values in series.items()}
+    intervals: dict[str, list[float] | None] = dict.fromkeys(series)
+    if len(frames) > 1:  # one says nothing of how much they differ
+        seconds = (data.numbers[frames[-1]] - data.numbers[frames[0]]) / data.motion.fps
+        resamples = Bootstrap(len(frames), (len(frames) - 1) / seconds)
+        intervals = {name: resamples.interval(bootstrap.mean, values) for name, values in series.items()}
     return {name: round(float(np.nanmean(values)), 4) for name, values in series.items()} | {"intervals": intervals}
 
 
@@ -249,14 +256,15 @@ def sheets(avatar: Avatar, data: Clip, motion: Motion, frames: list[int], out: P
 
 def measure(video: Path, out: Path, lpips: LPIPS) -> dict[str, Any]:
     """All of one video."""
-    out.mkdir(parents=True, exist_ok=True)
     photo, run = choose_photo(video), out / "run"
+    same = hashlib.sha256(photo.image.tobytes()).hexdigest()
+    kept.require(out, {"video": video.name, "photo_frame": photo.index, "photo": same})
     write_png(out / "photo.png", photo.image)
-    seconds = {} if (run / "training.json").is_file() else create(out / "photo.png", run)
+    seconds = create(out / "photo.png", run)
     avatar, person = Avatar.load(run, precision="float32"), PersonDataset(run.with_name("run.person"))
     clip = Clip(video, avatar, person, out / "clip", photo.index)
     frames = [int(k) for k in clip.test_frames]
-    plain = compare(avatar, clip, clip.motion, frames[::3], lpips)
+    plain = compare(avatar, clip, clip.motion, frames, lpips)
     motion = aligned(avatar, clip, run)
     found = compare(avatar, clip, motion, frames, lpips)
     worst, views = holes(avatar, person)
@@ -267,6 +275,7 @@ def measure(video: Path, out: Path, lpips: LPIPS) -> dict[str, Any]:
         "video": video.name, "photo_frame": photo.index, "photo_why": photo.why, "size": avatar.camera.width,
         "frames": len(frames), "yaw_deg": [round(float(np.percentile(yaw, q)), 1) for q in (2, 98)],
         "tracked": found, "tracker_poses": plain, "holes_share": round(worst, 5), **seconds,
+        "training": kept.trained_at(run),
     }  # fmt: skip
 
 
@@ -281,7 +290,9 @@ def main() -> None:
         results.append(measure(video, options.out / video.stem, lpips))
         print(json.dumps(results[-1]), flush=True)
     if options.json is not None:
-        record = {"asked": {"psnr_face": 23, "lpips": 0.14, "holes_share": 0, "seconds": 30}, "people": results}
+        made = {found["video"]: found.pop("training") for found in results}
+        asked = {"psnr_face": 23, "lpips": 0.14, "holes_share": 0, "seconds": 30}
+        record = {"asked": asked, "people": results, "training": made}
         options.json.write_text(json.dumps(environment() | record, indent=2) + "\n")
 
 

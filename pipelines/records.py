@@ -46,16 +46,17 @@ SHOWN = (":(exclude)avatar/eval/images.py", ":(exclude)avatar/eval/report*")  # 
 EVALUATION = (
     *MODEL, *SPEECH, "avatar/losses", "avatar/sync", *TRACKER, "avatar/eval", *SHOWN, "avatar/infer", "avatar/io",
 )  # fmt: skip
+KEPT = ("pipelines/kept.py", "pipelines/judging.py")  # what steps took, and which numbers are shown
 
 # File name of a record: what code trained the thing, and what code measured it. The first that matches counts. Where
 # a record names no commit of a training, that of the measurement counts for both. The last is `avatar bench`, whose
 # records are named by their hardware.
 WATCHED: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("*-render*", (), RENDERING),
-    ("few-seconds-*", TRAINING, (*EVALUATION, "pipelines/few_seconds.py")),
-    ("photo-*", TRAINING, (*EVALUATION, "pipelines/photo_check.py")),
-    ("compare-synthetic*", TRAINING, (*EVALUATION, "avatar/synth", "pipelines/compare.py")),
-    ("compare-*", TRAINING, (*EVALUATION, "pipelines/compare.py")),
+    ("few-seconds-*", TRAINING, (*EVALUATION, "pipelines/few_seconds.py", *KEPT)),
+    ("photo-*", TRAINING, (*EVALUATION, "pipelines/photo_check.py", KEPT[0])),
+    ("compare-synthetic*", TRAINING, (*EVALUATION, "avatar/synth", "pipelines/compare.py", *KEPT)),
+    ("compare-*", TRAINING, (*EVALUATION, "pipelines/compare.py", *KEPT)),
     ("*-draft*", TRAINING, EVALUATION),
     ("*-standard*", TRAINING, EVALUATION),
     ("*-high*", TRAINING, EVALUATION),

@@ -7,8 +7,9 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from avatar.eval.lips import TOO_SHORT
 from docs._ext.pages import DOCS, ROOT
-from pipelines import records
+from pipelines import judging, records
 from pipelines.records import Record
 
 WHEN = "date, commit, hardware"
@@ -75,12 +76,20 @@ def likeness() -> str:
             record = found()[name]
             size = f"{record.content['width']}x{record.content['height']}, {record.frames}"
             for drive in ("audio", "tracked"):
-                values = record.content["full_frame"].get(drive)
-                if values:
-                    yield [link(name), size, drive, *(number(values, m, s) for _, m, s in METRICS), stamp(name)]
+                if record.content["full_frame"].get(drive):
+                    cells = (_shown(record.content, drive, metric, spec) for _, metric, spec in METRICS)
+                    yield [link(name), size, drive, *cells, stamp(name)]
 
     heads = ["record", "measured on", "lips from", *(title for title, _, _ in METRICS), WHEN]
     return table(heads, rows())
+
+
+def _shown(content: dict[str, Any], drive: str, metric: str, spec: str) -> str:
+    """A number as `avatar eval` would show it today."""
+    values = content["full_frame"][drive]
+    if values.get(metric) is not None and judging.is_unsaid(content, drive, metric):
+        return TOO_SHORT
+    return number(values | {"intervals": {metric: judging.interval(content, values, metric)}}, metric, spec)
 
 
 def views() -> str:

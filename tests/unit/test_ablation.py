@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from avatar.cli import eval as evaluate
-from avatar.data.run import CONFIG
+from avatar.data.run import CONFIG, ENVIRONMENT
 from avatar.errors import AvatarError
 from avatar.eval.summary import METRICS
 from avatar.methods.registry import DEFAULT
-from avatar.paths import write_json
+from avatar.paths import read_json, write_json
 from avatar.train import config as options
 from pipelines import ablation
+from pipelines.records import Record
+from tests.person import make_person
 
 
 @pytest.mark.parametrize("name", [name for name in ablation.ROWS if name != "default"])
@@ -71,3 +75,29 @@ def test_a_row_is_trained_once_and_its_numbers_are_those_of_eval(tmp_path: Path,
     assert trained[0].seed == 1 and trained[0].schedule.steps == 30 and trained[0].model.finest == 32
     names = list(METRICS)
     assert row == {key: names.index(key) for key in ablation.COLUMNS} | {"seconds": 7.0, "bytes": 3_000_000}
+
+
+def test_other_steps_are_refused_and_the_record_names_the_commits_of_its_runs(tmp_path, monkeypatch):
+    person = make_person(tmp_path / "person")
+
+    def train(config: options.TrainConfig):
+        write_json(config.out / "training.json", {"seconds": 7.0})
+        write_json(config.out / ENVIRONMENT, {"commit": "trained"})
+
+    def measure(config: evaluate.Config):
+        tracked = dict.fromkeys(ablation.COLUMNS, 1.0) | {"lpips": None}  # its network is not installed
+        found = {"full_frame": {"tracked": tracked}, "model": {"bytes": 3_000_000}, "commit": "measured"}
+        write_json(config.run / "metrics.json", found)
+
+    monkeypatch.setattr(ablation, "train", train)
+    monkeypatch.setattr(evaluate, "main", measure)
+    monkeypatch.setattr(ablation, "sheet", lambda *_: np.zeros((8, 8, 3), np.uint8))
+    config = ablation.Config(person=person, out=tmp_path / "out", rows=("default",), seeds=2)
+    ablation.main(config)
+    found = read_json(config.out / "ablation.json")
+    record = Record(path=config.out / "ablation.json", content=found)
+    assert record.trained == ["trained"] and "measured" in record.measured
+    assert found["rows"]["default"]["psnr"] == 1.0 and found["rows"]["default"]["lpips"] is None
+    assert "| default | 1.00 (1.00 to 1.00) | 1.00 (1.00 to 1.00) | - |" in (config.out / "ablation.md").read_text()
+    with pytest.raises(AvatarError, match="made with steps 2000, not 30"):
+        ablation.main(replace(config, steps=30))

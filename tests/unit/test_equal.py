@@ -51,3 +51,20 @@ def test_a_proof_names_two_commits_and_is_kept_only_where_nothing_differs(tmp_pa
     assert prove("b", "b") == 0
     (line,) = kept.read_text().splitlines()
     assert json.loads(line) == {"before": "aa", "after": "bb", "compared": 2, "run": "b", "records": ["*-draft"]}
+
+
+def test_folders_without_tensors_are_refused(tmp_path):
+    for run in "ab":
+        (tmp_path / run).mkdir()
+        write_json(tmp_path / run / "training.json", {"psnr": 20.0})
+    for runs in (("a", "b"), ("mistyped", "also mistyped")):
+        with pytest.raises(AvatarError, match="no tensors"):
+            main(Config(runs=(tmp_path / runs[0], tmp_path / runs[1])))
+
+
+def test_a_record_that_one_run_lacks_is_a_difference(tmp_path):
+    for run in "ab":
+        save_tensors(tmp_path / run / "model.safetensors", {"x": torch.ones(3)}, {})
+    write_json(tmp_path / "b/training.json", {"psnr": 20.0})
+    assert compare(Config(runs=(tmp_path / "a", tmp_path / "b"))) == (["training.json: only after"], 1)
+    assert compare(Config(runs=(tmp_path / "b", tmp_path / "a"))) == (["training.json: only before"], 1)

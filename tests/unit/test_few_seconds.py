@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from avatar.data.run import CONFIG, PERSONAL, TRAINING
+from avatar.data.run import CONFIG, ENVIRONMENT, PERSONAL, TRAINING
 from avatar.errors import AvatarError
 from avatar.eval import per_frame
 from avatar.io.audio import SAMPLE_RATE, load_audio, write_wav
 from avatar.io.video import read_frames, read_info
 from avatar.io.video_writer import VideoWriter
-from avatar.paths import write_json
+from avatar.paths import read_json, write_json
 from avatar.preprocess.ingest import Crop, working_size
-from pipelines import few_seconds
+from pipelines import few_seconds, kept
+from pipelines.records import Record
 from tests.films import moving, number_of
 from tests.person import ingest_result, write_result
 
@@ -52,54 +53,108 @@ def test_a_crop_that_is_asked_for_again_shows_the_same_at_the_same_size(tmp_path
     assert working_size(Crop(*map(int, again.split(","))), same) == (stored, crop)
 
 
-def test_each_length_is_measured_once_and_is_of_the_record(tmp_path, monkeypatch):
-    ran, resumed, framed = [], [], []
+@pytest.fixture
+def asked(tmp_path, monkeypatch):
+    """A measurement whose commands are quick stand-ins, and the list of those that ran."""
+    ran = []
 
-    def command(*words):
+    def command(*words, cost=None, resumes=False):
         words = [str(word) for word in words]
-        ran.append(words[0])
+        ran.append(words)
+        if cost is not None:
+            kept.begin(cost, resumes=resumes)
+            kept.end(cost, {"seconds": 1.0, "cpu_seconds": 9.0, "peak_memory_bytes": 5e8})
         if words[0] == "prepare":
-            framed.append(words[6:])
             shown = ingest_result(width=48, height=48, crop=(20, 0, 60, 60), head=(18, 0, 64))
             write_result(few_seconds.Path(words[3]), shown)
         if words[0] == "train":
-            resumed.append("--resume" in words)
             run = few_seconds.Path(words[1]).with_suffix(".run")
             write_json(run / TRAINING, {"steps": 7})
+            write_json(run / ENVIRONMENT, {"commit": "trained"})
             (run / PERSONAL).touch()
         if words[0] == "eval":
-            numbers = {"fps": 25.0, "head_only": {"tracked": {"psnr": 30.0, "ssim": 0.9}}}
-            write_json(few_seconds.Path(words[-1]), numbers)
+            lips = {"psnr": 30.0, "ssim": 0.9, "mouth_correlation": 0.5}
+            numbers = {"fps": 25.0, "head_only": {"tracked": lips, "audio": lips}, "lips": {"too_short": True}}
+            write_json(few_seconds.Path(words[-1]), numbers | {"commit": "measured"})
             csv = few_seconds.Path(words[words.index("--per-frame") + 1])
             taught = (few_seconds.Path(words[1]) / PERSONAL).is_file()
             drawn = {"psnr": np.full(150, 30.0 + float(csv.name[0]) + taught), "lmd_raw": np.zeros(150)}
+            drawn["opening"] = np.arange(150.0) ** 2
             series = {"real": {"opening": np.arange(150.0)}, "tracked": drawn, "audio": drawn}
             per_frame.write(csv, series, 25 * int(csv.name[0]), 25.0)
-        return {"seconds": 1.0, "cpu_seconds": 9.0, "peak_memory_bytes": 5e8}
 
     monkeypatch.setattr(few_seconds, "command", command)
     config = few_seconds.Config(
         video=_video(tmp_path / "all.mp4"), out=tmp_path / "out", seconds=(1.0, 30.0), held_out_s=2.0, size=56,
         json=tmp_path / "few.json",
     )  # fmt: skip
+    return config, ran
+
+
+def test_each_length_is_measured_once_and_is_of_the_record(asked):
+    config, ran = asked
     for _ in range(2):
         few_seconds.main(config)
-    assert ran == ["prepare", "train", "eval", "eval"] * 2  # of 2 and 1 s: the video has no more, and all is kept
+    # Of 2 and 1 s: the video has no more, and all is kept.
+    assert [words[0] for words in ran] == ["prepare", "train", "eval", "eval"] * 2
+    framed = [words[6:] for words in ran if words[0] == "prepare"]
     assert framed == [["--size", "56"], ["--crop", "20,0,60", "--size", "48"]]  # what all of it showed
-    found = json.loads((tmp_path / "few.json").read_text())["seconds"]
+    found = read_json(config.json)["seconds"]
     assert list(found) == ["1", "2"]
     assert found["1"]["head_only, tracked"]["psnr"] == 30.0 and "ssim" not in found["1"]["head_only, tracked"]
     less = found["1"]["minus the whole video"]["tracked"]
-    assert less["psnr"] == -1 and less["intervals"] == {"psnr": [-1, -1]} and "lmd_raw" not in less
-    (tmp_path / "out" / "1.cost").unlink()  # a training that was interrupted
-    (tmp_path / "out" / "1.run" / CONFIG).touch()
-    few_seconds.main(config)
+    assert less["psnr"] == -1 and less["intervals"]["psnr"] == [-1, -1] and "lmd_raw" not in less
     gained = found["1"]["full_frame, audio, minus the prior alone"]
     assert gained["psnr"] == 1 and gained["intervals"] == {"psnr": [1, 1]}
-    assert ran[8:] == ["prepare", "train"] and resumed == [False, False, True]
     assert found["2"]["processor_seconds"] == {"prepare": 9.0, "train": 9.0} and found["2"]["steps"] == 7
-    other = per_frame.read(tmp_path / "out" / "1.csv").series
+    other = per_frame.read(config.out / "1.csv").series
     other["real"]["opening"] += 100.0  # as of another crop
-    per_frame.write(tmp_path / "out" / "1.csv", other, 25, 25.0)
+    per_frame.write(config.out / "1.csv", other, 25, 25.0)
     with pytest.raises(AvatarError, match=r"1\.csv is of another video"):
         few_seconds.lost(config, 1.0, 2.0, 25.0)
+
+
+def test_numbers_of_lips_of_too_little_speech_are_left_out(asked):
+    config, _ = asked
+    few_seconds.main(config)
+    found = read_json(config.json)["seconds"]["1"]
+    less, gained = found["minus the whole video"]["audio"], found["full_frame, audio, minus the prior alone"]
+    for numbers in (found["head_only, audio"], less, gained):
+        assert numbers["mouth_correlation"] == "too short"
+        assert "mouth_correlation" not in numbers.get("intervals", {})
+    assert found["head_only, tracked"]["mouth_correlation"] == 0.5, "its lips are not from audio"
+
+
+def test_what_a_resumed_training_took_is_not_known_where_its_first_part_was_lost(asked):
+    config, ran = asked
+    few_seconds.main(config)
+    (config.out / "1.train.cost.json").unlink()
+    (config.out / "1.run" / CONFIG).touch()
+    few_seconds.main(config)
+    assert [words[0] for words in ran[8:]] == ["train", "eval", "eval"] and "--resume" in ran[8]
+    assert not any("--resume" in words for words in ran[:8])
+    assert read_json(config.json)["seconds"]["1"]["processor_seconds"] == {"prepare": 9.0, "train": None}
+
+
+def test_other_options_are_refused_and_other_frames_are_measured(asked, tmp_path):
+    config, ran = asked
+    few_seconds.main(config)
+    for other in ({"quality": "standard"}, {"size": None}, {"held_out_s": 1.0}):
+        with pytest.raises(AvatarError, match=f"made with {next(iter(other))}"):
+            few_seconds.main(replace(config, **other))
+    with VideoWriter(tmp_path / "other/all.mp4", 96, 64, 25, config.video.with_suffix(".wav"), crf=20) as writer:
+        for image in moving(100):
+            writer.write(image)
+    with pytest.raises(AvatarError, match="made with sha256"):
+        few_seconds.main(replace(config, video=tmp_path / "other/all.mp4"))
+    few_seconds.main(replace(config, frames=3))
+    assert [words[0] for words in ran[8:]] == ["eval"] * 4 and all("--frames" in words for words in ran[8:])
+
+
+def test_the_record_is_of_the_commits_of_its_kept_steps(asked):
+    config, _ = asked
+    few_seconds.main(config)
+    record = Record(path=config.json, content=read_json(config.json))
+    assert "trained" in record.trained and "measured" in record.measured
+    prepared = read_json(config.out / "1.prepare.cost.json")["commits"]
+    assert set(filter(None, prepared)) <= set(record.trained)

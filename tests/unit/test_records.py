@@ -110,6 +110,7 @@ def test_every_record_says_what_code_it_measures() -> None:
         ("photo-people", "pipelines/photo_check.py"),
         *(("compare-somebody-draft", f"avatar/{part}") for part in ("preprocess/torso.py", "train/loop.py")),
         ("compare-somebody-draft", "pipelines/compare.py"),
+        *((name, "pipelines/kept.py") for name in ("few-seconds-somebody", "photo-people", "compare-somebody-draft")),
         ("speech-tells", "avatar/audio/features.py"),
         *((name, f"avatar/{part}.py") for name in ("sync-judge", "offsets") for part in JUDGED),
         ("somebody-standard", "avatar/io/video.py"),
@@ -161,7 +162,7 @@ def test_the_tables_are_written_between_their_markers(checkout: Checkout) -> Non
         checkout.write(name, "".join(f"before\n<!-- {b}: by a command -->\nold\n<!-- end of {b} -->\n" for b in inside))
     metrics = {"psnr": 30.0, "sync_confidence": 0.35, "intervals": {"psnr": [29.0, 31.0]}}
     checkout.record(
-        commit=checkout.first, date="2026-01-02T03:04:05Z", frames=178, fps=25.0, width=512, height=512,
+        commit=checkout.first, date="2027-01-02T03:04:05Z", frames=178, fps=25.0, width=512, height=512,
         model={"gaussians": 3, "bytes": 1000}, full_frame={"tracked": metrics},
         ablations={"tracked_torso_at_rest": metrics}, real={"sync_confidence": 0.19},
     )  # fmt: skip
@@ -171,7 +172,7 @@ def test_the_tables_are_written_between_their_markers(checkout: Checkout) -> Non
     assert "| 0.19, - | 0.35, - | - | - |" in card.replace("-, -", "-")
     assert "old" not in readme.split() and readme.count("178 frames, 7.1 s") == 1
     assert "somebody, full-frame, tracked torso at rest | 30.00 ±1.00" in status and status.count("before") == 2
-    assert f"evaluated 2026-01-02 at `{checkout.first[:10]}`" in status
+    assert f"evaluated 2027-01-02 at `{checkout.first[:10]}`" in status
     checkout.write("docs/notes/status.md", "no markers")
     with pytest.raises(AvatarError, match="0 blocks"):
         records.main(records.Config(root=checkout.root))
@@ -198,7 +199,7 @@ def test_a_bar_is_met_only_where_the_interval_clears_it(value, interval, verdict
 def test_papers_bars_are_judged_on_sound_and_on_people_at_their_size() -> None:
     assert {bar.drive for bar in claims.BARS if bar.paper} == {"audio"}
     good = {"psnr": 36.0, "lpips": 0.05, "intervals": {"psnr": [35.5, 36.5], "lpips": [0.04, 0.06]}}
-    content = {"date": "2026", "frames": 178, "fps": 25.0, "width": 512, "height": 512, "head_only": {"audio": good}}
+    content = {"date": "2027", "frames": 178, "fps": 25.0, "width": 512, "height": 512, "head_only": {"audio": good}}
     content |= {"model": {"gaussians": 30000, "bytes": 5_900_000}, "training": {"steps": 10, "seconds": 90.0}}
     small = content | {"width": 256, "height": 256}
     found = {
@@ -210,6 +211,80 @@ def test_papers_bars_are_judged_on_sound_and_on_people_at_their_size() -> None:
     assert "| **0.0500 (0.0400 to 0.0600): missed by 0.0240** | - | - |" in table
     assert "| a † | b | synthetic |" in table and "**Older than the code**: avatar/eval." in table
     assert "178 frames, 7.1 s held out; 30000 Gaussians, 5.9 MB, 10 steps in 1.5 min on the clock" in table
+
+
+def _of(name: str, **changes: Any) -> dict[str, records.Record]:
+    """A record that clears the bars of PSNR by far, and keeps numbers of lips."""
+    table = {"psnr": 34.0, "lmd": 1.5, "sync_distance": 0.5, "sync_confidence": 0.3}
+    table |= {"intervals": {"psnr": [33.5, 34.5], "lmd": [1.0, 2.0]}}
+    content = {"date": "2027", "frames": 375, "fps": 25.0, "width": 256, "height": 256, "real": table}
+    content |= {"model": {"gaussians": 3, "bytes": 1000}, "full_frame": {"tracked": table, "audio": table}} | changes
+    return {name: records.Record(path=Path(f"benchmarks/here/{name}-standard.json"), content=content)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "cell"),
+    [
+        ({}, "34.00 (33.50 to 34.50): met"),
+        ({"date": "2026-11-30T09:40:01Z"}, "34.00 (33.50 to 34.50, too narrow): not shown"),
+        ({"date": "2026-11-30T09:40:02Z"}, "34.00 (33.50 to 34.50): met"),
+        ({"frames": 124}, "34.00 (no interval): not shown"),
+        ({"frames": 125}, "34.00 (33.50 to 34.50): met"),
+        ({"frames": 149, "fps": 29.97}, "34.00 (no interval): not shown"),
+    ],
+)
+def test_intervals_that_are_refused_today_show_nothing(changes: dict[str, Any], cell: str) -> None:
+    people = _of("somebody", **changes)
+    assert f"| at least 31 | {cell} |" in claims.bars(people, {})
+    half = "34.00 ±0.50" if "no interval" not in cell else "34.00"
+    assert f"| somebody, full-frame, tracked | {half} |" in claims.numbers(people, {})
+
+
+def test_the_bars_of_a_person_hold_for_all_records_of_that_person() -> None:
+    people = _of("anchor_en_71s-yaw-held-out") | _of("somebody") | _of("anchor_en_71second")
+    bars = claims.bars(people, {})
+    assert "| at least 31; anchor_en_71s 32 |" in bars
+    low = {"psnr": 31.5, "intervals": {"psnr": [31.2, 31.8]}}
+    people = {name: next(iter(_of(name, full_frame={"tracked": low}).values())) for name in people}
+    row = next(line for line in claims.bars(people, {}).splitlines() if line.startswith("| PSNR"))
+    verdicts = [cell.partition(": ")[2].strip("* ") for cell in row.split("|")[4:-1]]
+    assert verdicts == ["missed by 0.50", "met", "met"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "short"),
+    [
+        ({"lips": {"too_short": True}}, True),
+        ({"lips": {"too_short": False}, "frames": 200}, False),
+        ({"frames": 249}, True),
+        ({"lips": None, "frames": 250}, False),
+    ],
+)
+def test_numbers_of_lips_of_too_little_speech_are_not_published(changes: dict[str, Any], short: bool) -> None:
+    people = _of("somebody", **changes)
+    rows = {line.split("|")[1].strip(): line for line in claims.numbers(people, {}).splitlines()}
+    said, judged = rows["somebody, full-frame, audio"], claims.judged(people, {})
+    assert ("| too short |" in said) == short and ("1.50 ±0.50" in said) == (not short)
+    assert ("| 0.30, 0.50 | 0.30, 0.50 | too short |" in judged) == short
+    for name in ("somebody, full-frame, tracked", "somebody, real video"):
+        assert "1.50 ±0.50" in rows[name], "its lips are not from audio"
+
+
+def test_a_record_of_kept_steps_is_older_where_code_changed_since_any_of_them(checkout: Checkout) -> None:
+    first = checkout.first
+    checkout.write("avatar/eval/measure.py", "metric = 2")
+    second = checkout.commit()
+    now = {"commit": second, "training": {"gaussian": [{"commit": second}]}}
+
+    def older(**kept: Any) -> list[str]:
+        return records.changed(checkout.record("compare-somebody-draft", **now | kept), checkout.root)
+
+    assert older(measured={"gaussian": {"commit": second}}) == []
+    assert older(measured={"gaussian": {"commit": first}}) == ["avatar/eval"]
+    checkout.write("avatar/train/trainer.py", "step = 2")
+    third = checkout.commit()
+    now = {"commit": third, "training": {"gaussian": [{"commit": second}, {"commit": third}]}}
+    assert older(measured={"gaussian": {"commit": third}}) == ["avatar/train"]
 
 
 def test_the_docs_say_what_the_records_say() -> None:

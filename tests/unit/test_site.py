@@ -85,6 +85,9 @@ def test_tables_of_results_say_what_the_records_say():
     (line,) = [r for r in results.likeness().splitlines() if "/anchor_en_71s-standard.json" in r and "| audio |" in r]
     assert f"{audio['psnr']:.2f} ({low:.2f} to {high:.2f})" in line
     assert record["date"][:10] in line and record["commit"][:10] in line and record["hardware"]["cpu"] in line
+    short = [r for r in results.likeness().splitlines() if "/synthetic_subject-standard.json" in r]
+    assert [row.count("| too short |") for row in short] == [1, 0], "3 s; tracked lips are not from audio"
+    assert not any(re.search(r"\d \(", row) for row in short), "nor has so little an interval"
     for name, table in results.TABLES.items():
         rows = table().splitlines()
         columns = {row.replace("\\|", "").count("|") for row in rows}
