@@ -13,7 +13,7 @@ from avatar.eval import lips
 from avatar.eval.bootstrap import BLOCK_SECONDS, LEAST_BLOCKS
 from avatar.preprocess.held_out import JUDGED_SECONDS
 
-WIDENED = "2026-11-30T09:40:02Z"  # of commit 91a3c365c8, which made intervals of few blocks as wide as they must be
+WIDENED = "2026-11-30T15:17:25Z"  # of commit b7d749e613: since then blocks have two seconds, and are counted rightly
 
 
 def interval(content: Mapping[str, Any], values: Mapping[str, Any], metric: str) -> list[float] | None:

@@ -78,9 +78,9 @@ def asked(tmp_path, monkeypatch):
             write_json(few_seconds.Path(words[-1]), numbers | {"commit": "measured"})
             csv = few_seconds.Path(words[words.index("--per-frame") + 1])
             taught = (few_seconds.Path(words[1]) / PERSONAL).is_file()
-            drawn = {"psnr": np.full(150, 30.0 + float(csv.name[0]) + taught), "lmd_raw": np.zeros(150)}
-            drawn["opening"] = np.arange(150.0) ** 2
-            series = {"real": {"opening": np.arange(150.0)}, "tracked": drawn, "audio": drawn}
+            drawn = {"psnr": np.full(250, 30.0 + float(csv.name[0]) + taught), "lmd_raw": np.zeros(250)}
+            drawn["opening"] = np.arange(250.0) ** 2
+            series = {"real": {"opening": np.arange(250.0)}, "tracked": drawn, "audio": drawn}
             per_frame.write(csv, series, 25 * int(csv.name[0]), 25.0)
 
     monkeypatch.setattr(few_seconds, "command", command)

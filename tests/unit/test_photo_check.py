@@ -117,7 +117,7 @@ def test_the_record_names_the_commits_of_kept_avatars(tmp_path: Path, monkeypatc
     assert Record(path=file, content=read_json(file)).trained == ["trained"]
 
 
-@pytest.mark.parametrize(("frames", "intervals"), [(1, False), (2, False), (30, True)])
+@pytest.mark.parametrize(("frames", "intervals"), [(1, False), (2, False), (60, True)])
 def test_few_frames_have_no_interval(monkeypatch: pytest.MonkeyPatch, frames: int, intervals: bool):
     class Meter:
         def compare(self, *_: object) -> None: ...
