@@ -193,7 +193,7 @@ class MotionLayers:
         base: Head motion under the lips; None: the lips come with a whole motion.
         sources: Every head motion that is read, ``base`` included.
         pose_edits: Edits before the idle motion: pose and its scale.
-        face_edits: Edits after it: style, limit of the head's turns, lips, emotions, blinks, gaze.
+        face_edits: Edits after it: style, limit of the head's turns, lips, blinks, emotions, gaze.
         idle: What waiting adds.
         still: Whether the head is held still, and so does not nod.
     """
@@ -300,8 +300,9 @@ def build_layers(
         face_edits.append(lambda block, _: restyle(block, person.stats, style))
     if not controls.beyond:
         face_edits.append(HeadLimit(person.cone))  # before the gaze, which follows the head
-    face_edits += [layers["lip-scale"], *_emotions(spans, person.stats, controls.emotion_limit)]
-    face_edits += [layers["blink"], layers["gaze"]]
+    # Blinks open the eyes between them, so they come before what an emotion does to the lids, as the person's own do.
+    face_edits += [layers["lip-scale"], layers["blink"], *_emotions(spans, person.stats, controls.emotion_limit)]
+    face_edits.append(layers["gaze"])
     return MotionLayers(
         fps=fps, lead=lead, base=base, sources=used, pose_edits=_wanted([layers["pose"], layers["pose-scale"]]),
         face_edits=_wanted(face_edits),
