@@ -27,6 +27,7 @@ from avatar.motion import Motion
 from avatar.motion.arkit_map import FaceMap
 from avatar.motion.edits import Blinks, Gaze, MotionEdit, breathe, scale_lips, scale_pose
 from avatar.motion.emotion import Expression, Mix
+from avatar.motion.gaps import measured_segments
 from avatar.motion.motion import POSE_TRACKS
 from avatar.motion.mouth import with_lips
 from avatar.motion.retarget import back_and_forth, follow_pose, restyle
@@ -56,7 +57,7 @@ class Person(Protocol):
 
 
 class PersonMotion(NamedTuple):
-    """The training part of a person's motion, its segments without a cut, its statistics, and the view limits."""
+    """The training part of a person's motion, its segments without a cut or a long gap, statistics, and view limits."""
 
     track: Motion
     segments: list[tuple[int, int]]
@@ -68,7 +69,7 @@ class PersonMotion(NamedTuple):
         """Read it from the RUN folder, once for each avatar."""
         if (known := _people.get(avatar)) is None:
             track = Motion.load(avatar.run / MOTION)
-            segments = avatar.person.motion_segments(len(track))
+            segments = measured_segments(track, avatar.person.motion_segments(len(track)))
             cone = ViewCone.of_run(avatar.run)
             known = _people[avatar] = PersonMotion(track, segments, MotionStats.of(track, segments), cone)
         return known

@@ -87,9 +87,10 @@ def train_headmotion(data: PersonDataset, folder: Path, *, seed: int) -> None:
     from avatar.headmotion.generator import MotionGenerator
     from avatar.io.audio import load_audio
     from avatar.motion import Motion
+    from avatar.motion.gaps import measured_segments
 
     motion = Motion.load(folder / MOTION)
-    segments = data.info.motion_segments(len(motion))
+    segments = measured_segments(motion, data.info.motion_segments(len(motion)))
     samples = load_audio(data.audio_path) if data.info.has_audio else None
     try:
         generator = MotionGenerator.fit(motion, segments, samples, data.info.audio_delay_s, seed)
