@@ -106,5 +106,6 @@ def _tracked_motion(data: PersonDataset) -> Motion:
     from avatar.motion import Motion
 
     folder = person.PersonFolder(data.folder)
-    tracked = folder.stage("pose") / person.MOTION
-    return Motion.load(tracked if tracked.is_file() else folder.motion_path)
+    own, tracked = Motion.load(folder.motion_path), folder.stage("pose") / person.MOTION
+    # Of covered frames, the PERSON folder's motion alone says that they teach nothing.
+    return Motion.load(tracked).map(valid=own.valid) if tracked.is_file() else own

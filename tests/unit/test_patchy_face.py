@@ -1,0 +1,69 @@
+"""Speech networks of a face that is covered at times, tracked in snatches, or filmed with audio that ends early."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from avatar.audio2motion import personal_training
+from avatar.audio2motion.load import PERSONAL, SHARED, STREAMING
+from avatar.audio2motion.personal import PersonalSpeech
+from avatar.audio2motion.personal_training import train_personal
+from avatar.motion import Motion
+from avatar.train.speech import train_speech
+from tests.person import person_info
+from tests.unit.test_personal import FPS
+from tests.unit.test_personal import person as speaking_person
+from tests.unit.test_prior import some_prior
+
+FRAMES, TEST_START = 400, 360
+
+
+@pytest.fixture(autouse=True)
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is asked here needs no good network, unless a test says how many steps."""
+
+    def quick(*given: Any, steps: int = 2, **options: Any) -> PersonalSpeech:
+        return train_personal(*given, steps=steps, progress=lambda done, total: None, **options)
+
+    monkeypatch.setattr(personal_training, "train_personal", quick)
+
+
+def trained(folder: Path, change: Callable[[Motion], Motion], prior: Any = None, covered: slice = slice(0)) -> Path:
+    """A RUN folder with what speaks for somebody whose track is changed; a hand is before the mouth while ``covered``.
+
+    The stages that track the face call such frames valid; only the PERSON folder's own motion does not.
+    """
+    person = speaking_person(folder / "person", change, FRAMES)
+    own = Motion.load(person / "motion.safetensors")
+    own.valid[covered] = False
+    own.save(person / "motion.safetensors")
+    info = person_info(fps=FPS, num_frames=FRAMES, test_start=TEST_START)
+    audio = person / "ingest" / "audio.wav"
+    data: Any = SimpleNamespace(folder=person, audio_path=audio, info=info, test_start=TEST_START, fps=FPS)
+    (folder / "run").mkdir()
+    train_speech(data, folder / "run", prior, encoder="mel", seed=0, keep=False)
+    return folder / "run"
+
+
+def test_what_is_guessed_behind_a_hand_teaches_nothing(tmp_path: Path) -> None:
+    def files(name: str, guess: float, covered: slice) -> dict[str, dict[str, torch.Tensor]]:
+        def guessed(motion: Motion) -> Motion:
+            face = motion.face.clone()
+            face[110:130] += guess
+            return motion.map(face=face)
+
+        run = trained(tmp_path / name, guessed, some_prior(), covered)
+        return {file: load_file(run / file) for file in (PERSONAL, SHARED, STREAMING)}
+
+    right, wrong = (files(name, guess, slice(80, 160)) for name, guess in (("a", 0.0), ("b", 0.2)))
+    seen = files("c", 0.2, slice(0))  # the test itself
+    for file, tensors in right.items():
+        assert [name for name in tensors if not torch.equal(tensors[name], wrong[file][name])] == []
+        assert any(not torch.equal(tensors[name], seen[file][name]) for name in tensors)
