@@ -236,7 +236,8 @@ def _quiet_copy(track: _Track, rest: np.ndarray, rng: np.random.Generator) -> _C
         start = rng.uniform(0, max(0.1, count / fps - seconds))
         a, b = (round((start + d) * SAMPLE_RATE) for d in (0, seconds))
         noise = rng.standard_normal(max(0, min(b, len(samples)) - a)).astype(np.float32)
-        if rng.random() < 0.5:  # pink-like: rooms and streets
+        pink = rng.random() < 0.5  # rooms and streets
+        if pink and len(noise) >= 40:  # where the audio ends before the video, less may be left
             noise = np.convolve(noise, np.exp(-np.arange(40) / 12), "same").astype(np.float32) / 2.5
         samples[a : a + len(noise)] = noise * level * (0 if rng.random() < 0.3 else 10 ** rng.uniform(-3, -0.3))
         first = start * fps - track.offset

@@ -7,10 +7,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from avatar.audio.encoders.registry import speech_encoder
 from avatar.audio2motion import personal_training
 from avatar.audio2motion.load import PERSONAL, SHARED, STREAMING
 from avatar.audio2motion.personal import PersonalSpeech
@@ -18,7 +20,7 @@ from avatar.audio2motion.personal_training import train_personal
 from avatar.motion import Motion
 from avatar.train.speech import train_speech
 from tests.person import person_info
-from tests.unit.test_personal import FPS
+from tests.unit.test_personal import FPS, track_of, voice_and_mouth
 from tests.unit.test_personal import person as speaking_person
 from tests.unit.test_prior import some_prior
 
@@ -67,3 +69,14 @@ def test_what_is_guessed_behind_a_hand_teaches_nothing(tmp_path: Path) -> None:
     for file, tensors in right.items():
         assert [name for name in tensors if not torch.equal(tensors[name], wrong[file][name])] == []
         assert any(not torch.equal(tensors[name], seen[file][name]) for name in tensors)
+
+
+@pytest.mark.parametrize("missing", [0.9, 4.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_audio_that_ends_before_the_video_teaches_as_well(missing: float, seed: int) -> None:
+    """It is early by so many seconds, or was cut off."""
+    voice, opening = voice_and_mouth()
+    track = track_of(opening)
+    for sound, delay in ((voice[round(missing * 16000) :], -missing), (voice[: -round(missing * 16000)], 0.0)):
+        material = personal_training._Material.of(track, sound, speech_encoder("mel"), delay, seed)
+        assert all(bool(np.isfinite(copy.inputs).all()) for copy in material.copies)
