@@ -49,10 +49,10 @@ def train_speech(
         keep: Store ``prior`` with the run also where the video has no audio to adapt it with.
 
     Raises:
-        AvatarError: The encoder is not available, or the video is too short.
+        AvatarError: The encoder is not available; or too little of the face was tracked, and there is no prior.
     """
     from avatar.audio.encoders.registry import speech_encoder
-    from avatar.audio2motion.personal_training import train_personal
+    from avatar.audio2motion.personal_training import TooLittleFace, train_personal
     from avatar.audio2motion.shared_adaptation import adapt
     from avatar.io.audio import load_audio
     from avatar.motion import Motion
@@ -65,7 +65,12 @@ def train_speech(
         return
     motion = _tracked_motion(data)[: data.test_start]
     samples, delay = load_audio(data.audio_path), data.info.audio_delay_s
-    train_personal(motion, samples, speech_encoder(encoder), delay, seed=seed).save(folder / PERSONAL)
+    try:
+        train_personal(motion, samples, speech_encoder(encoder), delay, seed=seed).save(folder / PERSONAL)
+    except TooLittleFace as error:
+        if prior is None:  # then nothing would drive the lips
+            raise
+        log.warn(f"the speech network shared by all people will drive this avatar: {error}")
     if prior is None:
         return
     adapt(prior.person(motion, data.fps), motion, samples, delay).save(folder / SHARED)
