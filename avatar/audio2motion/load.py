@@ -57,7 +57,7 @@ def load_personal(run: Path) -> PersonalSpeech:
     """Load the personal network of a run.
 
     Raises:
-        AvatarError: The run has none, because its video had no audio or its training has not finished.
+        AvatarError: The run has none: its video had no audio or hardly a face, or its training has not finished.
     """
     from avatar.audio2motion.personal import PersonalSpeech
 
@@ -65,7 +65,7 @@ def load_personal(run: Path) -> PersonalSpeech:
     if not path.is_file():
         raise AvatarError(
             f"{run} cannot be driven by its own speech network: it holds no {PERSONAL}.",
-            why="Either its video had no audio, or training was stopped before its last part.",
+            why="Its video had no audio or hardly showed the face, or training was stopped before its last part.",
             fix="Finish training with `avatar train PERSON --out RUN --resume`, or render with --speech shared.",
         )
     return PersonalSpeech.load(path)

@@ -30,6 +30,7 @@ from avatar.motion.mouth import FACE, MOUTH, mouth_channels, opening_weights
 MEMBERS = 5
 _LEAST_SECONDS = 3.0  # of tracked face
 _WINDOW, _BATCH = 100, 8  # frames, windows per step
+_LEAST_WINDOW = 4  # frames
 _LEARNING_RATE, _WEIGHT_DECAY = 3e-3, 1e-2
 _NOISE, _MASK = 0.1, 6  # feature noise (standard deviations), longest masked span (frames)
 _GAP_SECONDS = 0.5  # kept out of training around a member's left-out fifth
@@ -38,6 +39,10 @@ _QUIET_SHARE = 0.15  # of the audio that one training copy replaces by silence o
 _PAUSES = (HOLD_SECONDS, 0.4, 0.6)  # seconds, the choices for how long a pause leaves the mouth to the networks
 _MAX_GAIN = 1.5
 _GAIN_POWER = 0.7  # how much of the lost variance to restore: all of it would exaggerate wrong guesses as well
+
+
+class TooLittleFace(AvatarError):
+    """The face was tracked too rarely to teach a personal speech network."""
 
 
 def train_personal(
@@ -62,16 +67,19 @@ def train_personal(
         progress: Called with (steps done, steps in all). None: a progress bar.
 
     Raises:
-        AvatarError: Less than 3 s of the face were tracked.
+        TooLittleFace: Less than 3 s of the face were tracked, or only snatches.
     """
     if int(motion.valid.sum()) < _LEAST_SECONDS * motion.fps:
-        raise AvatarError(
+        raise TooLittleFace(
             f"Less than {_LEAST_SECONDS:g} s of tracked face cannot teach a speech network.", fix="Use a longer video."
         )
     material = _Material.of(motion, samples, encoder, audio_delay_s, seed)
     steps = steps or int(np.clip(300 * len(motion) / (60 * motion.fps), 300, 800))
-    members, unseen = _train_members(material, steps, seed, progress)
-    return _assembled(material, members, unseen, encoder, steps)
+    members, unseen, judged = _train_members(material, steps, seed, progress)
+    if judged.sum() < motion.fps:
+        raise TooLittleFace("The tracked face comes in snatches that cannot teach a speech network.",
+                            fix="Use a longer video.")  # fmt: skip
+    return _assembled(material, members, unseen, judged, encoder, steps)
 
 
 @dataclass
@@ -158,12 +166,15 @@ class _Material:
 
 def _train_members(
     material: _Material, steps: int, seed: int, progress: Callable[[int, int], None] | None
-) -> tuple[list[MouthNet], np.ndarray]:
-    """The members, and what each predicts [T, C] of the fifth that it has not seen, standardised."""
+) -> tuple[list[MouthNet], np.ndarray, np.ndarray]:
+    """The members, what each predicts [T, C] of the fifth it has not seen, standardised, and [T] what can be judged.
+
+    Where only noise is left to learn from there is no member, and no prediction of that fifth.
+    """
     members: list[MouthNet] = []
     inputs, fps = material.copies[0].inputs, material.track.fps
     count, channels = material.track.targets.shape
-    unseen = np.zeros((count, channels), np.float32)
+    unseen, judged = np.zeros((count, channels), np.float32), material.track.valid.copy()
     edges = np.linspace(0, count, MEMBERS + 1).astype(int)
     spread = material.output_std[: len(FACE)]
     weight = torch.from_numpy(np.r_[opening_weights() * spread, np.zeros(len(MOUTH))]).float()
@@ -171,30 +182,37 @@ def _train_members(
     with _Progress(progress, MEMBERS * steps) as tick, cpu_threads(1):
         for i, (start, end) in enumerate(itertools.pairwise(edges)):
             net = _train(material.copies, (start, end), _GAP_SECONDS * fps, weight, steps, seed * MEMBERS + i, tick)
+            if net is None:
+                judged[start:end] = False
+                continue
             members.append(net)
             low, high = max(0, start - REACH), min(count, end + REACH)
             with torch.no_grad():
                 y = net(torch.from_numpy(inputs[None, low:high]))[0]
             unseen[start:end] = y[start - low : start - low + end - start].numpy()
-    return members, unseen
+    return members, unseen, judged
 
 
 def _assembled(
-    material: _Material, members: list[MouthNet], unseen: np.ndarray, encoder: SpeechEncoder, steps: int
+    material: _Material,
+    members: list[MouthNet],
+    unseen: np.ndarray,
+    judged: np.ndarray,
+    encoder: SpeechEncoder,
+    steps: int,
 ) -> PersonalSpeech:
     """The network with the gain and the pause that do best on unseen parts."""
-    own, rest, valid, fps = material.copies[0], material.rest, material.track.valid, material.track.fps
-    targets = material.track.targets
-    gain = _gains(unseen[valid], own.targets[valid], members, own.inputs)
+    own, rest, fps, targets = material.copies[0], material.rest, material.track.fps, material.track.targets
+    gain = _gains(unseen[judged], own.targets[judged], members, own.inputs)
     free = unseen * gain * material.output_std + material.output_mean
-    gates = {pause: _activity(own.energy, fps, pause)[1][valid] for pause in _PAUSES}
-    pause = choose_pause(free[valid], targets[valid], rest, gates)
+    gates = {pause: _activity(own.energy, fps, pause)[1][judged] for pause in _PAUSES}
+    pause = choose_pause(free[judged], targets[judged], rest, gates)
     predicted = rest + _activity(own.energy, fps, pause)[1][:, None] * (free - rest)
-    opening, real = mouth_opening(predicted[valid]), mouth_opening(targets[valid])
+    opening, real = mouth_opening(predicted[judged]), mouth_opening(targets[judged])
     report: dict[str, Any] = {
-        "opening_correlation": round(opening_correlation(predicted[valid], targets[valid]), 3),
+        "opening_correlation": round(opening_correlation(predicted[judged], targets[judged]), 3),
         "opening_std_ratio": round(float(opening.std() / (real.std() + 1e-9)), 3),
-        "frames": int(valid.sum()),
+        "frames": int(material.track.valid.sum()),
         "steps": steps,
     }
     arrays = {name: getattr(material, name) for name in ("input_mean", "input_std", "output_mean", "output_std")}
@@ -236,7 +254,8 @@ def _quiet_copy(track: _Track, rest: np.ndarray, rng: np.random.Generator) -> _C
         start = rng.uniform(0, max(0.1, count / fps - seconds))
         a, b = (round((start + d) * SAMPLE_RATE) for d in (0, seconds))
         noise = rng.standard_normal(max(0, min(b, len(samples)) - a)).astype(np.float32)
-        if rng.random() < 0.5:  # pink-like: rooms and streets
+        pink = rng.random() < 0.5  # rooms and streets
+        if pink and len(noise) >= 40:  # where the audio ends before the video, less may be left
             noise = np.convolve(noise, np.exp(-np.arange(40) / 12), "same").astype(np.float32) / 2.5
         samples[a : a + len(noise)] = noise * level * (0 if rng.random() < 0.3 else 10 ** rng.uniform(-3, -0.3))
         first = start * fps - track.offset
@@ -279,6 +298,26 @@ def _activity(energy: np.ndarray, fps: float, pause: float = HOLD_SECONDS) -> tu
     return VoiceActivityDetector(fps, pause).judge(energy)
 
 
+def _windows(copies: list[_Copy], left_out: tuple[int, int], gap: float) -> tuple[int, list[tuple[int, int]]]:
+    """How long training windows are, and where each begins: (copy, row). None where no speech fills the shortest.
+
+    A short track, or one with many gaps, is cut into shorter windows: noise alone would teach a closed mouth.
+    """
+    window = min(_WINDOW, min(len(c.source) for c in copies) // 2)
+    while window >= _LEAST_WINDOW:
+        starts: list[tuple[int, int]] = []
+        speech = False
+        for i, copy in enumerate(copies):
+            usable = copy.usable & ((copy.source < left_out[0] - gap) | (copy.source >= left_out[1] + gap))
+            whole = np.convolve(usable, np.ones(window), "valid") >= window  # all of the window may be used
+            starts += [(i, int(s)) for s in np.flatnonzero(whole)]
+            speech |= bool(whole.any() and np.isfinite(copy.source[0]))  # noise is of no frame
+        if speech:
+            return window, starts
+        window //= 2
+    return window, []
+
+
 def _train(
     copies: list[_Copy],
     left_out: tuple[int, int],
@@ -287,18 +326,15 @@ def _train(
     steps: int,
     seed: int,
     tick: Callable[[], None],
-) -> MouthNet:
-    """One member, trained on every copy but for a stretch of the video."""
+) -> MouthNet | None:
+    """One member, trained on every copy but for a stretch of the video; None where that leaves no speech."""
     generator = torch.Generator().manual_seed(seed)
     rng = np.random.default_rng(seed)
-    window = min(_WINDOW, min(len(c.source) for c in copies) // 2)
-    starts: list[tuple[int, int]] = []
-    for i, copy in enumerate(copies):
-        usable = copy.usable & ((copy.source < left_out[0] - gap) | (copy.source >= left_out[1] + gap))
-        whole = np.convolve(usable, np.ones(window), "valid") >= window  # all of the window may be used
-        starts += [(i, int(s)) for s in np.flatnonzero(whole)]
-    if not starts:  # tracked only in snatches: allow windows with gaps
-        starts = [(0, s) for s in range(len(copies[0].source) - window)]
+    window, starts = _windows(copies, left_out, gap)
+    if not starts:
+        for _ in range(steps):
+            tick()
+        return None
     inputs = [torch.from_numpy(c.inputs) for c in copies]
     targets = [torch.from_numpy(c.targets) for c in copies]
     with torch.random.fork_rng(devices=[]):

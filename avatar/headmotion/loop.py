@@ -18,13 +18,13 @@ from avatar.errors import AvatarError
 from avatar.geometry.warp import halves
 from avatar.motion import Motion
 from avatar.motion.blinks import CLOSED, EYES, LIDS, find_blinks
+from avatar.motion.gaps import LEAST_SECONDS
 from avatar.motion.motion import POSE_TRACKS
 
 LOOPS = ("own", "still")  # what `endless_pose` makes
 POSES = (*LOOPS, "generated")
 _PIECE_SECONDS = (4.0, 12.0)
 _FADE_SECONDS = 1.2
-_MIN_SEGMENT_SECONDS = 1.5
 _CANDIDATES = 200
 _SMOOTH = 2.0  # frames, standard deviation: of the place that velocities are taken from
 
@@ -99,7 +99,7 @@ class Unrolled:
 
 def _own(source: Motion, spans: list[tuple[int, int]], rng: np.random.Generator) -> Iterator[Motion]:
     fps = source.fps
-    usable = [(a, b) for a, b in spans if b - a >= _MIN_SEGMENT_SECONDS * fps]
+    usable = [(a, b) for a, b in spans if b - a >= LEAST_SECONDS * fps]
     usable = usable or [max(spans, key=lambda s: s[1] - s[0], default=(0, len(source)))]
     longest = max(b - a for a, b in usable)
     fade = max(1, min(round(_FADE_SECONDS * fps), longest // 3))

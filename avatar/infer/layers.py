@@ -27,6 +27,7 @@ from avatar.motion import Motion
 from avatar.motion.arkit_map import FaceMap
 from avatar.motion.edits import Blinks, Gaze, MotionEdit, breathe, scale_lips, scale_pose
 from avatar.motion.emotion import Expression, Mix
+from avatar.motion.gaps import measured_segments
 from avatar.motion.motion import POSE_TRACKS
 from avatar.motion.mouth import with_lips
 from avatar.motion.retarget import back_and_forth, follow_pose, restyle
@@ -56,7 +57,7 @@ class Person(Protocol):
 
 
 class PersonMotion(NamedTuple):
-    """The training part of a person's motion, its segments without a cut, its statistics, and the view limits."""
+    """The training part of a person's motion, its segments without a cut or a long gap, statistics, and view limits."""
 
     track: Motion
     segments: list[tuple[int, int]]
@@ -68,7 +69,7 @@ class PersonMotion(NamedTuple):
         """Read it from the RUN folder, once for each avatar."""
         if (known := _people.get(avatar)) is None:
             track = Motion.load(avatar.run / MOTION)
-            segments = avatar.person.motion_segments(len(track))
+            segments = measured_segments(track, avatar.person.motion_segments(len(track)))
             cone = ViewCone.of_run(avatar.run)
             known = _people[avatar] = PersonMotion(track, segments, MotionStats.of(track, segments), cone)
         return known
@@ -193,7 +194,7 @@ class MotionLayers:
         base: Head motion under the lips; None: the lips come with a whole motion.
         sources: Every head motion that is read, ``base`` included.
         pose_edits: Edits before the idle motion: pose and its scale.
-        face_edits: Edits after it: style, limit of the head's turns, lips, emotions, blinks, gaze.
+        face_edits: Edits after it: style, limit of the head's turns, lips, blinks, emotions, gaze.
         idle: What waiting adds.
         still: Whether the head is held still, and so does not nod.
     """
@@ -300,8 +301,9 @@ def build_layers(
         face_edits.append(lambda block, _: restyle(block, person.stats, style))
     if not controls.beyond:
         face_edits.append(HeadLimit(person.cone))  # before the gaze, which follows the head
-    face_edits += [layers["lip-scale"], *_emotions(spans, person.stats, controls.emotion_limit)]
-    face_edits += [layers["blink"], layers["gaze"]]
+    # Blinks open the eyes between them, so they come before what an emotion does to the lids, as the person's own do.
+    face_edits += [layers["lip-scale"], layers["blink"], *_emotions(spans, person.stats, controls.emotion_limit)]
+    face_edits.append(layers["gaze"])
     return MotionLayers(
         fps=fps, lead=lead, base=base, sources=used, pose_edits=_wanted([layers["pose"], layers["pose-scale"]]),
         face_edits=_wanted(face_edits),

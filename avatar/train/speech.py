@@ -49,10 +49,10 @@ def train_speech(
         keep: Store ``prior`` with the run also where the video has no audio to adapt it with.
 
     Raises:
-        AvatarError: The encoder is not available, or the video is too short.
+        AvatarError: The encoder is not available; or too little of the face was tracked, and there is no prior.
     """
     from avatar.audio.encoders.registry import speech_encoder
-    from avatar.audio2motion.personal_training import train_personal
+    from avatar.audio2motion.personal_training import TooLittleFace, train_personal
     from avatar.audio2motion.shared_adaptation import adapt
     from avatar.io.audio import load_audio
     from avatar.motion import Motion
@@ -65,7 +65,12 @@ def train_speech(
         return
     motion = _tracked_motion(data)[: data.test_start]
     samples, delay = load_audio(data.audio_path), data.info.audio_delay_s
-    train_personal(motion, samples, speech_encoder(encoder), delay, seed=seed).save(folder / PERSONAL)
+    try:
+        train_personal(motion, samples, speech_encoder(encoder), delay, seed=seed).save(folder / PERSONAL)
+    except TooLittleFace as error:
+        if prior is None:  # then nothing would drive the lips
+            raise
+        log.warn(f"the speech network shared by all people will drive this avatar: {error}")
     if prior is None:
         return
     adapt(prior.person(motion, data.fps), motion, samples, delay).save(folder / SHARED)
@@ -87,9 +92,10 @@ def train_headmotion(data: PersonDataset, folder: Path, *, seed: int) -> None:
     from avatar.headmotion.generator import MotionGenerator
     from avatar.io.audio import load_audio
     from avatar.motion import Motion
+    from avatar.motion.gaps import measured_segments
 
     motion = Motion.load(folder / MOTION)
-    segments = data.info.motion_segments(len(motion))
+    segments = measured_segments(motion, data.info.motion_segments(len(motion)))
     samples = load_audio(data.audio_path) if data.info.has_audio else None
     try:
         generator = MotionGenerator.fit(motion, segments, samples, data.info.audio_delay_s, seed)
@@ -105,5 +111,6 @@ def _tracked_motion(data: PersonDataset) -> Motion:
     from avatar.motion import Motion
 
     folder = person.PersonFolder(data.folder)
-    tracked = folder.stage("pose") / person.MOTION
-    return Motion.load(tracked if tracked.is_file() else folder.motion_path)
+    own, tracked = Motion.load(folder.motion_path), folder.stage("pose") / person.MOTION
+    # Of covered frames, the PERSON folder's motion alone says that they teach nothing.
+    return Motion.load(tracked).map(valid=own.valid) if tracked.is_file() else own

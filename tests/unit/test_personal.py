@@ -174,7 +174,8 @@ def test_a_bad_file_is_one_sentence(tmp_path: Path, content: bytes | None) -> No
 def person(folder: Path, change: Callable[[Motion], Motion] = lambda m: m, frames: int = FRAMES) -> Path:
     voice, opening = voice_and_mouth(frames=frames)
     write_wav(folder / "ingest" / "audio.wav", voice)
-    change(track_of(opening)).save(folder / "pose" / "motion.safetensors")
+    for name in ("pose", "."):
+        change(track_of(opening)).save(folder / name / "motion.safetensors")
     person_info(num_frames=frames, test_start=round(0.9 * frames)).write(folder / "person.json")
     return folder
 

@@ -19,6 +19,7 @@ from avatar.infer.sources import AudioFile, checked_samples
 from avatar.io.audio import SAMPLE_RATE, chunked, write_wav
 from avatar.motion import Motion
 from avatar.motion.arkit import INDEX
+from avatar.motion.blinks import LIDS
 from avatar.motion.motion import POSE_TRACKS
 from tests.fake_avatar import FPS, FRAME, FakeAvatar, LoudnessSpeech
 from tests.talking import talking
@@ -185,3 +186,13 @@ def test_render_decodes_its_audio_once(avatar: Any, monkeypatch: pytest.MonkeyPa
     options = ["--audio", avatar.run / "sound.wav", "--pose", "generated", "--idle", 1, "--out", avatar.run / "o.mp4"]
     assert main([str(a) for a in ["render", avatar.run, *options]]) == 0
     assert decoded == [avatar.run / "sound.wav"]
+
+
+@pytest.mark.parametrize("rate", ["0", "20"])
+def test_an_emotion_narrows_eyes_that_blink_at_a_given_rate_as_it_does_others(avatar: Any, rate: str):
+    def lids(**how: Any) -> torch.Tensor:
+        return spoken(avatar, Controls(**how), [voice(4.0)], 100).face[:, LIDS]
+
+    usual = lids(emotion=("happy@1-3",)) - lids()
+    assert float(usual[50].max()) < -0.01
+    torch.testing.assert_close(lids(emotion=("happy@1-3",), blink=(rate,)) - lids(blink=(rate,)), usual)
