@@ -20,6 +20,7 @@ from avatar.checks import MOST_FRAMES, Record, number
 from avatar.errors import AvatarError
 from avatar.io import video
 from avatar.io.audio import probe_audio
+from avatar.io.audio_timing import TimingReport
 from avatar.io.images import read_image
 from avatar.io.media import Treatment
 from avatar.io.video import VideoInfo
@@ -133,10 +134,11 @@ def sample_frames(info: VideoInfo, count: int) -> Iterator[np.ndarray]:
 
 
 def read_audio(
-    folder: Path, start: float, duration: float, track: int | None = None, treatments: list[Treatment] | None = None
-) -> Iterator[np.ndarray]:
+    folder: Path, start: float, duration: float, track: int | None = None,
+    treatments: list[Treatment] | None = None, timing: TimingReport | None = None,
+) -> Iterator[np.ndarray]:  # fmt: skip
     """The audio, as :func:`avatar.io.audio.read_audio` gives that of a video."""
-    return video.read_audio(folder / AUDIO, start, duration, track, treatments)
+    return video.read_audio(folder / AUDIO, start, duration, track, treatments, timing)
 
 
 def test_start(folder: Path) -> int | None:

@@ -202,6 +202,7 @@ class IngestResult(StageResult):
             was not looked at.
         face: The same where it was chosen among several; None where it was alone.
         recording: What was done to the recording.
+        audio_span: From when to when the video has audio, seconds; None where hardly any is missing at either end.
         photo: SHA-256 of the photo, where the source is one; there is one frame then, and nothing is held out.
     """
 
@@ -225,6 +226,7 @@ class IngestResult(StageResult):
     usual: Annotated[tuple[int, int, int] | None, _wholes(3, 0, SIDES[1])] = None
     face: Annotated[tuple[int, int, int] | None, _wholes(3, 0, SIDES[1])] = None
     recording: Annotated[list[Treatment], read_treatments] = dataclasses.field(default_factory=list[Treatment])
+    audio_span: Annotated[list[float] | None, numbers(2)] = None
     photo: Annotated[str | None, lambda data, name: data.text(name)] = None
 
     @property

@@ -152,8 +152,9 @@ def load_audio(
 
 
 def read_audio(
-    path: Path | str, start: float, duration: float, track: int | None = None, treatments: list[Treatment] | None = None
-) -> Iterator[np.ndarray]:
+    path: Path | str, start: float, duration: float, track: int | None = None,
+    treatments: list[Treatment] | None = None, timing: TimingReport | None = None,
+) -> Iterator[np.ndarray]:  # fmt: skip
     """Read the audio of a video, exactly as long as it: int16 mono chunks at 16 kHz, gaps as silence.
 
     Args:
@@ -162,6 +163,7 @@ def read_audio(
         duration: Seconds.
         track: Number of the audio track from 1; None: see :func:`avatar.io.tracks.choose_audio`.
         treatments: Gets which track and channel were taken, and what was done to the time of the audio.
+        timing: Gets what was done to the time in numbers, with the silence before and after the track.
 
     Yields:
         int16 [n]; nothing if there is no audio track.
@@ -174,7 +176,7 @@ def read_audio(
             return
     total = round(duration * SAMPLE_RATE)
     written = 0
-    timing = TimingReport()
+    timing = TimingReport() if timing is None else timing
     info, chunks = open_audio(path, start=start, track=track, timing=timing)
     for chunk in chunks:
         chunk = chunk[: total - written]
@@ -182,6 +184,8 @@ def read_audio(
         yield np.clip(np.rint(chunk * np.float32(32768)), -32768, 32767).astype(np.int16)
         if written >= total:
             break
+    timing.before = max(0.0, (start if timing.begins is None else timing.begins) - start)
+    timing.after = (total - written) / SAMPLE_RATE
     if written < total:
         yield np.zeros(total - written, np.int16)
     if treatments is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,6 +25,7 @@ _LASTING_SHARE = 0.6
 _DRIFT_SECONDS = 0.02  # of difference that begins the correction of a drift; rounding and jitter stay below
 _SMOOTH_SECONDS = 2.0  # to each side: jitter of the stamps is averaged over this time
 _SETTLE_SECONDS = 1.0
+PADDED_SECONDS = 1.0  # at either end of a video; more is said: players show a video with less as whole
 _TAPS = 8  # to each side, of the interpolation
 _PHASES = 4096  # between two samples
 
@@ -39,6 +40,8 @@ class TimingReport:
         jumps: Gaps and overlaps.
         drift: Seconds by which the track was stretched (> 0) or shortened all in all.
         retimed: Whether it was stretched or shortened anywhere.
+        begins: Seconds on the file's clock of the first sample that was decoded; None before that. It is not compared.
+        before, after: Seconds of silence put before and after the track, where it is laid under a video.
     """
 
     filled: float = 0.0
@@ -46,6 +49,14 @@ class TimingReport:
     jumps: int = 0
     drift: float = 0.0
     retimed: bool = False
+    begins: float | None = field(default=None, compare=False)
+    before: float = 0.0
+    after: float = 0.0
+
+    @property
+    def padded(self) -> bool:
+        """Whether the track leaves more than `PADDED_SECONDS` of the video out at either end."""
+        return max(self.before, self.after) > PADDED_SECONDS
 
     def treatments(self) -> tuple[Treatment, ...]:
         """Say it in words."""
@@ -56,6 +67,10 @@ class TimingReport:
         if self.retimed:
             done = f"{'stretched' if self.drift > 0 else 'shortened'} by {abs(self.drift):.2f} s in all"
             found.append(Treatment("audio-retimed", f"The audio ran apart from its time stamps; it was {done}."))
+        if self.padded:
+            ends = (f"begins {self.before:.1f} s after", self.before), (f"ends {self.after:.1f} s before", self.after)
+            where = " and ".join(f"{how} the video" for how, seconds in ends if seconds > PADDED_SECONDS)
+            found.append(Treatment("audio-padded", f"The audio {where}; silence was put in there."))
         return tuple(found)
 
 
@@ -127,6 +142,8 @@ class _Placer:
 
     def __call__(self, part: deque[_Held], i: int) -> TimedFrame:
         held = part[i]
+        if self._report.begins is None:
+            self._report.begins = held.clock + held.off
         if held.jump:
             self._ended = self._report.drift
             self._first = self._now = held.off

@@ -11,6 +11,7 @@ Only frames that show the face are looked at: a black screen or a title says not
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +32,7 @@ from avatar.preprocess.stage import StageContext
 
 NAME = "background"
 INPUTS = ("ingest", "track", "parse")
-VERSION = 7
+VERSION = 8
 
 FRAMES = 64  # looked at for the background
 PROBE_FRAMES = 32  # looked at to find out whether the camera moves
@@ -194,8 +195,8 @@ def measure_motion(ctx: StageContext, part: np.ndarray) -> tuple[np.ndarray | No
     for index in probes:
         image = ctx.person.grey_frame(index)
         zoom = zoom_start(heads[middle], heads[index])
-        matrix = sensible(search(aligner, reference, image, part, [np.eye(2, 3), *zoom]), zoom)
-        found[int(index)] = matrix
+        matrix = search(aligner, reference, image, part, [np.eye(2, 3), *zoom])
+        found[int(index)] = matrix = sensible(matrix, zoom, partial(mean_difference, reference, image, part=part))
         before.append(mean_difference(reference, image, np.eye(2, 3), part))
         after.append(mean_difference(reference, image, matrix, part))
         shift = float(np.linalg.norm(transform(matrix, aligner.centre) - aligner.centre))
@@ -217,7 +218,7 @@ def measure_motion(ctx: StageContext, part: np.ndarray) -> tuple[np.ndarray | No
             matrix = search(aligner, reference, image, part, [matrix, found[nearest], np.eye(2, 3), *zoom])
         else:
             matrix = aligner.align(image, matrix).matrix
-        matrices[index] = matrix = sensible(matrix, zoom)
+        matrices[index] = matrix = sensible(matrix, zoom, partial(mean_difference, reference, image, part=part))
     coarse = fill_between(slips_out(matrices, segments), segments, np.tile(np.eye(2, 3), (ctx.frames, 1, 1)))
     to_frame = fill_between(follow(ctx, aligner, part, coarse, heads, middle), segments, coarse)
     # Steady coordinates are the camera's middle position, not the accidental reference's.
@@ -245,13 +246,25 @@ def zoom_start(here: np.ndarray, there: np.ndarray) -> list[np.ndarray]:
     return [zoom] if zoomed(zoom) else []
 
 
-def sensible(matrix: np.ndarray, zoom: list[np.ndarray]) -> np.ndarray:
-    """Take the head's zoom, where there is one, for an alignment that slipped on a plain wall."""
+def sensible(matrix: np.ndarray, zoom: list[np.ndarray], difference: Callable[[np.ndarray], float]) -> np.ndarray:
+    """Take the head's zoom, where there is one, for an alignment that slipped on a plain wall.
+
+    A head that leans in or turns is of another size as well, and then nothing was enlarged: what the images show
+    decides between its zoom and none.
+
+    Args:
+        matrix: [2, 3], the alignment.
+        zoom: The head's zoom, where its size differs.
+        difference: Tells how much the images differ under a similarity.
+    """
     if not zoom:
         return matrix
     scale, roll = np.hypot(matrix[0, 0], matrix[1, 0]), np.arctan2(matrix[1, 0], matrix[0, 0])
-    slipped = abs(np.log(scale / zoom[0][0, 0])) > ZOOM_CUT or abs(roll) > MOST_ROLL
-    return zoom[0] if slipped else matrix
+    turned = abs(roll) > MOST_ROLL
+    if not turned and abs(np.log(scale / zoom[0][0, 0])) <= ZOOM_CUT:
+        return matrix
+    level = np.eye(2, 3) if turned or zoomed(matrix) else matrix
+    return zoom[0] if difference(zoom[0]) <= difference(level) else level
 
 
 def reference_frame(heads: np.ndarray, faces: np.ndarray, probes: np.ndarray) -> int:
@@ -326,7 +339,7 @@ def follow(
             matrix = aligner.align(image, before).matrix
         else:  # the frames between show no face, or something else
             matrix = search(aligner, reference, image, part, [before, coarse[index]])
-        matrix = sensible(matrix, zoom)
+        matrix = sensible(matrix, zoom, partial(mean_difference, reference, image, part=part))
         moved = np.linalg.norm(transform(matrix, aligner.centre) - transform(before, aligner.centre))
         if last is None or moved < limit * (index - last):  # else it slipped: it is interpolated
             found[index], last = matrix, index

@@ -19,6 +19,7 @@ MIN_SAMPLES = 4  # views of a face that are needed to call it still
 STILL_VIEWS = 8  # successive views over which a still picture stays: a slide with another one may follow
 LASTING = 0.2  # share of the probed frames in which a face must be seen to count
 NEAR = 0.8  # face heights between two views of one person
+STEP = 2 * NEAR  # ... and between probes, seconds apart, of somebody who moves in the same shot
 _ALIKE = 0.6  # least ratio of their heights
 
 
@@ -57,15 +58,32 @@ class Person:
     @property
     def usual(self) -> tuple[int, int, int]:
         """x, y and height in pixels where it is in most views: shots may show it at different sizes."""
-        faces = list(self.views.values())
-        near = max(([other for other in faces if near_in_size_and_place(face, other)] for face in faces), key=len)
+        near = self._usual_views()
         x, y = np.median([face.centre for face in near], axis=0)
         return round(float(x)), round(float(y)), round(float(np.median([face.height for face in near])))
+
+    def _usual_views(self) -> list[Face]:
+        faces = list(self.views.values())
+        return max(([other for other in faces if near_in_size_and_place(face, other)] for face in faces), key=len)
 
     @property
     def boxes(self) -> np.ndarray:
         """[N, 4] x0, y0, x1, y1 of every view in pixels."""
         return np.stack([face.box for face in self.views.values()])
+
+    @property
+    def own_boxes(self) -> np.ndarray:
+        """[N, 4] as `boxes`, without rare views that no step from view to view joins to the usual place.
+
+        They show somebody else, in a cutaway, or this face as it is not followed. A place that is seen as often as
+        somebody who counts is one of its places.
+        """
+        views = list(self.views.values())
+        parts = _linked(views)
+        usual = {id(face) for face in self._usual_views()}
+        main = next(part for part in parts if any(id(views[k]) in usual for k in part))
+        kept = sorted(k for part in parts if part is main or len(part) >= LASTING * len(main) for k in part)
+        return np.stack([views[k].box for k in kept])
 
     @property
     def landmarks(self) -> np.ndarray:
@@ -87,11 +105,24 @@ class Person:
         return f"the {'still ' if self.still else ''}face at {x},{y} ({self.height:.0f} pixels high)"
 
 
-def near_in_size_and_place(face: Face, other: Face) -> bool:
-    """Whether two faces can be one in the same shot."""
+def _linked(views: Sequence[Face]) -> list[list[int]]:
+    """Part views, by their numbers, so that no step of one person leads from one part into another."""
+    parts, waiting = list[list[int]](), list(range(len(views)))
+    while waiting:
+        part = [waiting.pop(0)]
+        for here in part:  # which grows
+            near = [k for k in waiting if near_in_size_and_place(views[here], views[k], STEP)]
+            part += near
+            waiting = [k for k in waiting if k not in near]
+        parts.append(part)
+    return parts
+
+
+def near_in_size_and_place(face: Face, other: Face, reach: float = NEAR) -> bool:
+    """Whether two faces can be one in the same shot, ``reach`` face heights apart at most."""
     ratio = other.height / face.height
     apart = float(np.linalg.norm(other.centre - face.centre)) / face.height
-    return apart < NEAR and _ALIKE < ratio < 1 / _ALIKE
+    return apart < reach and _ALIKE < ratio < 1 / _ALIKE
 
 
 def _usual_change(landmarks: np.ndarray) -> float:

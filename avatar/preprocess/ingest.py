@@ -23,6 +23,7 @@ from avatar.data.results import IngestResult
 from avatar.errors import AvatarError
 from avatar.io import video
 from avatar.io.audio import SAMPLE_RATE, load_audio, read_audio
+from avatar.io.audio_timing import TimingReport
 from avatar.io.images import write_jpeg
 from avatar.io.media import Treatment
 from avatar.io.video import VideoInfo
@@ -34,7 +35,7 @@ from avatar.preprocess.stage import StageContext, content_hash
 
 NAME = "ingest"
 INPUTS: tuple[str, ...] = ()
-VERSION = 4
+VERSION = 5
 
 MIN_SECONDS = 5.0
 MIN_RATE = 5  # frames per second: with fewer, no movement of lips is seen
@@ -180,7 +181,8 @@ def run(ctx: StageContext, out: Path) -> IngestResult:
     info = check_source(ctx.video, config)
     test_start = split(info)
     audio = out / "audio.wav"
-    heard = write_audio(info, audio, config.audio_track) if config.audio else []
+    timing = TimingReport()
+    heard = write_audio(info, audio, timing, config.audio_track) if config.audio else []
     face = learned_face(info, config, lambda: load_audio(audio) if config.audio else np.zeros(0, np.float32))
     head = choose_crop(info, face, config)
     framing = frame_head_only(head, config) if config.frame == "head" else frame_person(info, face, config)
@@ -191,6 +193,7 @@ def run(ctx: StageContext, out: Path) -> IngestResult:
         width=framing.size[0], height=framing.size[1], head=(head.x, head.y, head.side), has_audio=config.audio,
         frame=framing.frame, frame_size=framing.frame_size, whole=whole,
         face_height=round(face.height, 1), test_start=test_start, usual=face.usual, face=face.place,
+        audio_span=audio_span(timing, written / float(info.fps)),
         recording=[*info.treatments, *heard, *face.treatments, *framing.treatments],
     )  # fmt: skip
 
@@ -358,12 +361,20 @@ def _write_frame(path: Path, image: np.ndarray, size: tuple[int, int]) -> None:
     write_jpeg(path, image)
 
 
-def write_audio(info: VideoInfo, path: Path, track: int | None = None) -> list[Treatment]:
+def audio_span(timing: TimingReport, seconds: float) -> list[float] | None:
+    """Tell from when to when a video of ``seconds`` has audio, seconds; None where it nearly always has."""
+    if not timing.padded:
+        return None
+    return [round(timing.before, 3), round(max(timing.before, seconds - timing.after), 3)]
+
+
+def write_audio(info: VideoInfo, path: Path, timing: TimingReport, track: int | None = None) -> list[Treatment]:
     """Write the audio as 16 kHz mono 16-bit WAV, as long as the video; returns what was done to it.
 
     Args:
         info: The video.
         path: The WAV file.
+        timing: Gets what was done to the time of it.
         track: Number of the audio track from 1; None: the one that players take, if it is heard.
 
     Raises:
@@ -374,7 +385,7 @@ def write_audio(info: VideoInfo, path: Path, track: int | None = None) -> list[T
     source = info.path / ernerf.AUDIO if info.path.is_dir() else info.path
     with wave.open(str(path), "wb") as file:
         file.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
-        for chunk in read_audio(source, info.start, info.num_frames / float(info.fps), track, told):
+        for chunk in read_audio(source, info.start, info.num_frames / float(info.fps), track, told, timing):
             peak = max(peak, int(np.abs(chunk.astype(np.int32)).max(initial=0)))
             file.writeframesraw(chunk.tobytes())
     if peak < SILENCE * 32768:

@@ -58,6 +58,7 @@ class LearnedFace:
 
     Attributes:
         boxes: [N, 4] x0, y0, x1, y1 in the probed frames that show it, pixels of the upright source.
+            Rare ones in another place are left out, since they show somebody else.
         height: Median height in pixels.
         usual: x, y and height of it in pixels where it is most of the time.
         place: x, y and height of it in pixels where it was chosen among several; None where it is alone.
@@ -203,7 +204,7 @@ def _alone(info: VideoInfo, config: PrepareConfig, samples: Samples) -> LearnedF
     _check_share(info, len(seen), len(samples))
     _check_height(info, person, [])
     return LearnedFace(
-        boxes=person.boxes, height=person.height, usual=person.usual, treatments=_hint_of_two(person)
+        boxes=person.own_boxes, height=person.height, usual=person.usual, treatments=_hint_of_two(person)
     )  # fmt: skip
 
 
@@ -245,7 +246,7 @@ def _checked(info: VideoInfo, person: Person, others: Sequence[Person], probed: 
     _check_share(info, len(person.views), probed)
     _check_height(info, person, others)
     return LearnedFace(
-        boxes=person.boxes, height=person.height, usual=person.usual, place=person.usual,
+        boxes=person.own_boxes, height=person.height, usual=person.usual, place=person.usual,
         others=np.array([np.median(other.boxes, axis=0) for other in others]).reshape(-1, 4),
         treatments=(Treatment("face", text), *_hint_of_two(person)),
     )  # fmt: skip

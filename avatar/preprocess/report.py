@@ -16,7 +16,7 @@ from avatar.preprocess.stage import StageContext
 
 NAME = "report"
 INPUTS = ("ingest", "track", "refine", "parse", "pose", "sync")
-VERSION = 5
+VERSION = 6
 
 PAGE = "report.html"
 MARKS: dict[Level, tuple[str, str]] = {"good": ("+", "green"), "note": ("o", "yellow"), "bad": ("-", "red")}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -35,6 +35,7 @@ TURNED = 30.0  # degrees away from the median pose
 OCCLUDED = 3.0  # reprojection error above this multiple of its median
 LEAP = 2.0  # degrees between the measured pose and the smooth one
 FULL_SCALE = 32700 / 32768  # from here on samples count as clipped
+MUTE = 1.0  # seconds of a face without audio from which it is told in words
 MENTIONED = 0.4  # seconds of a covered mouth from which it is told in words
 ZOOM = 1.1  # a face that is this many times as large in another part of the video counts as zoomed
 MAX_SPANS = 40
@@ -59,7 +60,7 @@ class Measurements:
         face_height: Pixels.
         sharpness: Spread of the Laplacian over the face.
         change: [T - 1] mean change of the image from frame to frame, in grey levels.
-        loudness: [T] dBFS, or None without audio.
+        loudness: [T] dBFS, NaN where the audio has not begun or has ended; None without audio.
         clipped: Share of the samples at full scale.
     """
 
@@ -99,6 +100,8 @@ def measure(ctx: StageContext) -> Measurements:
     loudness, clipped = None, 0.0
     if ingest.has_audio:
         loudness, clipped = frame_loudness(person.audio_path, ingest.num_frames, ingest.fps)
+        if ingest.audio_span is not None:
+            loudness[~frames_with_audio(ingest.audio_span, frames, ingest.fps)] = np.nan
     return Measurements(
         fps=ingest.fps, segments=person.result(TrackResult).segments, test_start=ctx.test_start,
         found=person.valid(frames), still=within(person.result(RefineResult).still, frames),
@@ -107,6 +110,13 @@ def measure(ctx: StageContext) -> Measurements:
         face_height=height, sharpness=person.sharpness(frames), change=person.change(frames), loudness=loudness,
         clipped=clipped,
     )  # fmt: skip
+
+
+def frames_with_audio(span: Sequence[float], frames: int, fps: float) -> np.ndarray:
+    """Make flags, bool [frames], of the frames that lie whole within ``span``, from when to when, seconds."""
+    start, end = span
+    at = np.arange(frames) / fps
+    return (at >= start - 1e-6) & (at + 1 / fps <= end + 1e-6)
 
 
 def frame_loudness(path: Path, frames: int, fps: float) -> tuple[np.ndarray, float]:
@@ -262,7 +272,13 @@ def _judge_audio(data: Measurements, say: _Findings) -> None:
     if data.loudness is None:
         say("note", "There is no audio: the avatar will speak with the shared model.")
         return
-    speech, floor = np.percentile(data.loudness, [90, 5])
+    mute = np.isnan(data.loudness)
+    if (mute & data.found).sum() > MUTE * data.fps:
+        where = spans_in_words(mute, data.fps)
+        text = f"There is no audio {where}: whatever the mouth does there, the avatar learns it as silence."
+        say("bad", f"{text} Cut this part out.")
+    # The silence that was put in is no noise floor.
+    speech, floor = np.percentile(data.loudness[~mute], [90, 5]) if not mute.all() else (-100.0, -100.0)
     if speech < -40:
         say("note", f"The voice is very quiet ({speech:.0f} dB).")
     if speech - floor < 15:

@@ -7,6 +7,7 @@ the middle of the clothes, at the depth of the head. What they leave over (shoul
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,13 @@ from avatar.geometry.warp import COLUMNS, ROWS, WIDTH
 from avatar.io.arrays import check_tensors, save_array
 from avatar.io.checkpoint import read_safetensors
 from avatar.preprocess.affine import compose, invert, middle_matrix, transform
-from avatar.preprocess.align import Aligner, mean_difference
+from avatar.preprocess.align import Aligner, Alignment, mean_difference
 from avatar.preprocess.stage import StageContext
 from avatar.preprocess.warp import ClothWarp
 
 NAME = "torso"
 INPUTS = ("ingest", "track", "refine", "parse")
-VERSION = 6
+VERSION = 7
 
 BEHIND = 3.0  # centimetres by which the chest is farther away than the head's origin
 CLOTHES = 0.9  # share of clothes from which a pixel counts
@@ -39,6 +40,7 @@ LINK_ASTRAY = 0.01  # ... and there and back must come out this near, in image s
 ENLARGED = 1.1  # a head this many times as large: the other image is looked for in this one instead
 LINK_TRIES = 4  # neighbours that a segment is compared with before it counts as unlinked
 LEAST_TEXTURE = 0.2  # see Aligner.definite
+AWAY_SECONDS = 0.5  # without a face: the person may have come back to another place
 SMOOTH = 1.0  # standard deviation of the smoothing over time, frames
 APART = 6  # pixels that the clothes keep from face and hair, which move otherwise, when their warp is measured
 
@@ -128,7 +130,8 @@ def track_clothes(ctx: StageContext) -> tuple[np.ndarray, np.ndarray, _Reference
     segments = ctx.person.result(TrackResult).segments
     matrices = np.tile(np.eye(2, 3), (ctx.frames, 1, 1))
     tracked = np.zeros(ctx.frames, bool)
-    valid = ctx.person.valid(ctx.frames)
+    valid, away = ctx.person.valid(ctx.frames), most_away(ctx)
+    heads = ctx.person.landmarks(ctx.frames, mapped=True)[:, STEADY, :2]
     references = [_Reference(ctx, middle_face(valid, start, end)) for start, end in segments]
     main = longest = max(range(len(segments)), key=lambda s: segments[s][1] - segments[s][0])
     if not references[longest].usable:
@@ -138,14 +141,16 @@ def track_clothes(ctx: StageContext) -> tuple[np.ndarray, np.ndarray, _Reference
         task = bar.add_task("following the shoulders", total=ctx.frames, info="")
         for (start, end), reference, link in zip(segments, references, links, strict=True):
             for half in (range(reference.index, end), range(reference.index - 1, start - 1, -1)):  # outwards
-                matrix = np.eye(2, 3)
+                matrix, anew, back = np.eye(2, 3), False, returns(valid, half, away)
                 for index in half:
                     bar.advance(task)
+                    anew = anew or index in back
                     if link is None or not valid[index]:  # a title says nothing about clothes
                         continue
-                    found = reference.aligner.align(ctx.person.grey_frame(index), matrix)
+                    image = ctx.person.grey_frame(index)
+                    found = reference.find(image, matrix, heads[index] if anew else None)
                     if found.support >= LEAST_SUPPORT:
-                        matrix = found.matrix
+                        matrix, anew = found.matrix, False
                         matrices[index] = compose(matrix, link)
                         tracked[index] = True
     gain = measured_gain(ctx, references[main], matrices, tracked)
@@ -157,6 +162,21 @@ def middle_face(valid: np.ndarray, start: int, end: int) -> int:
     """Choose the frame nearest to the middle of a segment that shows the face; the middle where none does."""
     middle, faces = (start + end) // 2, np.flatnonzero(valid[start:end]) + start
     return int(faces[np.abs(faces - middle).argmin()]) if len(faces) else middle
+
+
+def most_away(ctx: StageContext) -> int:
+    """Number of frames without a face after which the person may have come back to another place."""
+    return round(AWAY_SECONDS * ctx.person.result(IngestResult).fps)
+
+
+def returns(valid: np.ndarray, order: Sequence[int], most: int) -> set[int]:
+    """Find the frames, of those in ``order``, that show the face again after more than ``most`` that do not."""
+    found, missed = set[int](), 0
+    for index in order:
+        if valid[index] and missed > most:
+            found.add(index)
+        missed = 0 if valid[index] else missed + 1
+    return found
 
 
 def measure_warp(
@@ -183,15 +203,17 @@ def measure_warp(
     if not cloth.usable:
         return nodes.reshape(ctx.frames, WIDTH), cloth.box
     segments = ctx.person.result(TrackResult).segments
-    found = np.zeros(ctx.frames, bool)
+    found, valid, away = np.zeros(ctx.frames, bool), ctx.person.valid(ctx.frames), most_away(ctx)
     with log.progress() as bar:
         task = bar.add_task("following the clothes", total=ctx.frames, info="")
         for start, end in segments:
             middle = (start + end) // 2  # where the torso's own references are
             for half in (range(middle, end), range(middle - 1, start - 1, -1)):  # outwards
-                before = np.zeros((ROWS * COLUMNS, 2))
+                before, back = np.zeros((ROWS * COLUMNS, 2)), returns(valid, half, away)
                 for index in half:
                     bar.advance(task)
+                    if index in back:
+                        before = np.zeros((ROWS * COLUMNS, 2))
                     if not tracked[index]:
                         continue
                     there, support = cloth.fit(ctx.person.grey_frame(index), from_rest[index], before)
@@ -259,6 +281,23 @@ class _Reference:
         self.usable = bool(self.part.mean() > LEAST_AREA and self.aligner.definite > LEAST_TEXTURE)
         landmarks = ctx.person.landmarks(ctx.frames, mapped=True)
         self.head = np.asarray(landmarks[index, STEADY, :2], np.float64)
+
+    def find(self, image: np.ndarray, before: np.ndarray, head: np.ndarray | None = None) -> Alignment:
+        """Find the clothes in an image, from where they were in the frame before.
+
+        Args:
+            image: uint8 grey [H, W].
+            before: [2, 3], the similarity of the frame before.
+            head: [N, 2], where the head is now; given, they may be anywhere: the search also starts from where they
+                are in the reference, and from there as far on as the head went.
+        """
+        if head is None:
+            return self.aligner.align(image, before)
+        there = transform(similarity(self.head, np.asarray(head, np.float64)), self.centre)
+        starts = before, np.eye(2, 3), np.column_stack([np.eye(2), there - self.centre])
+        found = [self.aligner.align(image, start) for start in starts]
+        good = [alignment for alignment in found if alignment.support >= LEAST_SUPPORT] or found
+        return min(good, key=lambda a: mean_difference(self.image, image, a.matrix, self.part))
 
 
 def best(reference: _Reference, other: _Reference) -> np.ndarray | None:

@@ -16,7 +16,7 @@ from avatar.preprocess.affine import compose, invert, transform
 from avatar.preprocess.align import Aligner
 from avatar.preprocess.stage import run_stage
 from tests.person import canonical_shape, person_info, write_result
-from tests.unit.drawn_person import DEPTH, FOCAL, SIZE, Person, similarity_about, texture
+from tests.unit.drawn_person import DEPTH, FOCAL, HEAD, SIZE, Person, similarity_about, texture
 
 
 @pytest.fixture(autouse=True)
@@ -150,6 +150,20 @@ def test_camera_that_sways_between_key_frames_is_followed(tmp_path):
     assert person.context.person.result(BackgroundResult).moves
     # With key frames alone it is more than the camera moved: 5 pixels.
     assert np.delete(distance(person), (30, 31)).max() < 0.15
+
+
+@pytest.mark.parametrize("leaning", [range(18, 32), range(6, 40)])  # a part of the take, and most of it
+def test_head_that_leans_in_is_no_zoom_of_a_camera_in_the_hand(tmp_path, leaning):
+    person = Person(tmp_path / "p", camera=swaying(40), frames=40)
+    person.write_masks(stride=3)
+    path = person.folder / "track" / "landmarks.npy"
+    landmarks = np.load(path)
+    landmarks[leaning, :, :2] = (landmarks[leaning, :, :2] - HEAD) * 1.15 + HEAD
+    np.save(path, landmarks)
+    run_stage(background, person.context)
+    result = person.context.person.result(BackgroundResult)
+    assert result.moves and result.largest_zoom < 0.02
+    assert distance(person).max() < 0.15
 
 
 def test_a_frame_that_shows_something_else_does_not_throw_off_those_after_it(tmp_path):

@@ -14,7 +14,8 @@ import pytest
 
 from avatar.data.person import PersonFolder
 from avatar.errors import AvatarError
-from avatar.io.video import read_audio, read_frames, read_info, sample_frames
+from avatar.io.audio_timing import TimingReport
+from avatar.io.video import VideoInfo, read_audio, read_frames, read_info, sample_frames
 from avatar.preprocess import ingest
 from avatar.preprocess.config import PrepareConfig
 from avatar.preprocess.ingest import Crop
@@ -155,6 +156,27 @@ def test_missing_sound_is_padded(tmp_path: Path) -> None:
     assert len(heard) == 32000 and np.abs(heard[17000:].astype(int)).max() == 0
     shifted = np.concatenate(list(read_audio(path, -0.5, 1.0)))
     assert np.abs(shifted[:7900].astype(int)).max() == 0 and np.abs(shifted[8200:].astype(int)).max() > 1000
+
+
+@pytest.mark.parametrize(("start", "seconds", "span", "words"), [
+    (0.0, 8.0, [0.0, 3.0], "The audio ends 5.0 s before the video; silence was put in there."),
+    (-2.0, 5.0, [2.0, 5.0], "The audio begins 2.0 s after the video; silence was put in there."),
+    (-2.0, 7.0, [2.0, 5.0], "The audio begins 2.0 s after the video and ends 2.0 s before the video; "),
+    (-0.5, 4.4, None, ""), (1.0, 2.0, None, ""),
+])  # fmt: skip
+def test_audio_shorter_than_the_video_is_said(
+    tmp_path: Path, start: float, seconds: float, span: list[float] | None, words: str
+) -> None:
+    path = write_sound(tmp_path / "a.wav", 3.0)
+    info = VideoInfo(
+        path=path, width=64, height=64, rotation=0, fps=Fraction(25), start=start, duration=seconds,
+        num_frames=round(25 * seconds), variable_rate=False, has_audio=True,
+    )  # fmt: skip
+    timing = TimingReport()
+    told = ingest.write_audio(info, tmp_path / "audio.wav", timing)
+    assert ingest.audio_span(timing, seconds) == span
+    assert [t.kind for t in told] == ["audio-padded"] * (span is not None)
+    assert all(words in t.text for t in told)
 
 
 def face(x: float, y: float, height: float) -> Face:

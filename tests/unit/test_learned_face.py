@@ -19,6 +19,7 @@ from avatar.preprocess import learned_face as module
 from avatar.preprocess import speaker as speaker_module
 from avatar.preprocess.config import PrepareConfig
 from avatar.preprocess.faces import STILL, Person, ProbedFace, distinct, group, lasting, shape_change
+from avatar.preprocess.ingest import frame_head
 from avatar.preprocess.landmarker import Face, Landmarker
 from avatar.preprocess.learned_face import PROBE_FRAMES, Probe, Samples, learned_face
 from avatar.preprocess.speaker import SPANS, TALKS, Mouth, choose, span_starts, watch
@@ -270,6 +271,30 @@ def test_one_person_in_two_shots_is_one_person() -> None:
     assert len(person.views) == PROBE_FRAMES
     (person,) = lasting(group([[far[k] if k < PROBE_FRAMES // 4 else near[k]] for k in range(PROBE_FRAMES)]))
     assert np.allclose(person.usual, (600, 350, 400), rtol=0.1), "where most of them are, not in between"
+
+
+def test_a_guest_in_a_cutaway_does_not_enlarge_the_crop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two probes of 40 show somebody else at the left edge: alone, and beside a picture that is not learned."""
+    info = replace(INFO, width=1920, height=1080)
+    person = speaker(1000, 400, 200)
+    with_guest = [view(150, 420, 210, seed=k) if k in (13, 27) else face for k, face in enumerate(person)]
+    still = picture(1700, 800, 220)
+    sides = []
+    for people in ([person], [with_guest], [person, still], [with_guest, still]):
+        face = chosen(monkeypatch, *people)
+        assert abs(face.usual[0] - 1000) < 5
+        sides.append(frame_head(info.width, info.height, face.boxes, face.height).side)
+    assert sides[1] == sides[0] < 520 and sides[3] == sides[2] < 520
+
+
+def test_the_whole_way_of_one_person_is_in_the_crop() -> None:
+    """Who walks on between the probes, and who sits elsewhere for a fifth of the time, is the same person."""
+    walks = [view(300 + 250 * (k if k < 4 else 0), 350, 200, seed=k) for k in range(PROBE_FRAMES)]
+    moves = [view(900 if k > 32 else 300, 350, 200, seed=k) for k in range(PROBE_FRAMES)]
+    leans = [view(400, 350, 200 + 110 * (k == 20), seed=k) for k in range(PROBE_FRAMES)]
+    for views in (walks, moves, leans):
+        person = Person(views=dict(enumerate(views)))
+        np.testing.assert_array_equal(person.own_boxes, person.boxes)
 
 
 def test_the_last_part_is_watched_to_its_end_at_every_frame_rate(monkeypatch: pytest.MonkeyPatch) -> None:

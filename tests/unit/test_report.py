@@ -21,7 +21,7 @@ from avatar.preprocess.report_findings import Measurements
 from avatar.preprocess.report_page import plots
 from avatar.preprocess.stage import StageContext
 from avatar.preprocess.unusable import within
-from tests.person import ingest_result, person_info, write_result
+from tests.person import ingest_result, make_person, person_info, write_result
 
 FRAMES = 5000
 
@@ -76,6 +76,34 @@ def test_each_fault_is_named() -> None:
     found = data.found.copy()
     found[:1000] = False
     assert "missing in 20.0% of the frames (from 0.0 to 40.0 s)" in said(replace(data, found=found), "bad")
+
+
+def test_audio_that_ends_before_the_video_is_no_quiet_room() -> None:
+    data = good_video()
+    assert data.loudness is not None
+    whole = said(data, "good")
+    loudness = data.loudness.copy()
+    loudness[:250] = loudness[4500:] = np.nan
+    told = said(replace(data, loudness=loudness), "bad")
+    assert "There is no audio from 0.0 to 10.0 s and from 180.0 to 200.0 s" in told
+    assert "40 dB above the noise" in said(replace(data, loudness=loudness), "good")
+    assert "40 dB above the noise" in whole  # the same as where it does not end
+    assert said(replace(data, loudness=loudness, found=~flags((0, 250), (4490, FRAMES))), "bad").count("audio") == 0
+
+
+def test_frames_beyond_the_ends_of_the_audio_have_no_loudness(tmp_path) -> None:
+    folder = make_person(tmp_path / "p", frames=100)
+    for name, values in (("residual", np.ones(100)), ("raw_pose", np.zeros((100, 6)))):
+        np.save(folder / "refine" / f"{name}.npy", values.astype(np.float32))
+    for name, count in (("sharpness", 100), ("change", 99)):
+        np.save(folder / "track" / f"{name}.npy", np.ones(count, np.float32))
+    write_result(folder, RefineResult(camera=person_info().camera))
+    ctx = StageContext(person=PersonFolder(folder), video=tmp_path / "v.mp4", config=PrepareConfig())
+    whole = report.measure(ctx).loudness
+    assert whole is not None and np.isfinite(whole).all()
+    write_result(folder, ingest_result(num_frames=100, audio_span=[1.21, 2.5]))
+    loudness = report.measure(StageContext(person=PersonFolder(folder), video=ctx.video, config=ctx.config)).loudness
+    assert loudness is not None and np.flatnonzero(np.isfinite(loudness)).tolist() == list(range(31, 62))
 
 
 def flags(*spans: tuple[int, int]) -> np.ndarray:

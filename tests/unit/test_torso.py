@@ -109,3 +109,34 @@ def test_what_shows_no_face_does_not_move_the_body(tmp_path):
     run_stage(torso, person.context)
     assert person.context.person.result(TorsoResult).tracked_share == pytest.approx(8 / 20)
     assert np.abs(np.load(person.folder / "torso" / "torso.npy")[:, :6]).max() < 0.05
+
+
+@pytest.mark.parametrize("moved", [(0.0, 0.0), (40.0, -6.0)])
+def test_who_comes_back_to_another_place_is_followed_there(tmp_path, monkeypatch, moved):
+    """Somebody leaves and returns in one take; what is not seen for half a second may be anywhere."""
+    returned = np.arange(48) >= 40
+    body = np.stack([similarity_about(CHEST, np.array(moved) * late) for late in returned])
+    person = Person(tmp_path / "p", head=returned[:, None] * np.array(moved), body=body, frames=48)
+    person.write_masks()
+    person.blacken(range(26, 40))  # the reference is of before
+    starts = list[np.ndarray]()
+
+    def fit(cloth: torso.ClothWarp, image: np.ndarray, from_rest: np.ndarray, start: np.ndarray):
+        starts.append(start)
+        return np.ones_like(start), 1.0
+
+    monkeypatch.setattr(torso.ClothWarp, "fit", fit)
+    run_stage(torso, person.context)
+    motion = np.load(person.folder / "torso" / "torso.npy")
+    shift = (motion[41:47, 3:5] - motion[4:20, 3:5].mean(0)) / DEPTH * FOCAL
+    np.testing.assert_allclose(shift, np.tile(moved, (6, 1)), atol=0.5)
+    assert person.context.person.result(TorsoResult).tracked_share == pytest.approx(34 / 48, abs=1e-3)
+    # Frames 24, 25 and 40 come first: the warp of before is not that of after.
+    assert [bool(start.any()) for start in starts[:4]] == [False, True, False, True]
+
+
+def test_only_half_a_second_without_a_face_is_a_return():
+    valid = np.ones(60, bool)
+    valid[10:22] = valid[30:43] = False
+    assert torso.returns(valid, range(60), 12) == {43}
+    assert torso.returns(valid, range(59, -1, -1), 12) == {29}
