@@ -186,6 +186,7 @@ def unpack_person(person: dict[str, Any], kit: Path, out: Path) -> bool:
     from avatar.data.person import PersonFolder
     from avatar.data.results import IngestResult
     from avatar.io import video
+    from avatar.io.audio_timing import TimingReport
     from avatar.paths import file_sha256
     from avatar.preprocess import ingest
     from avatar.preprocess.framing import Framing, Rect
@@ -206,7 +207,7 @@ def unpack_person(person: dict[str, Any], kit: Path, out: Path) -> bool:
     )  # fmt: skip
     ingest.write_frames(info, framing, out / "ingest")
     if result.has_audio:
-        ingest.write_audio(info, out / "ingest" / "audio.wav")
+        ingest.write_audio(info, out / "ingest" / "audio.wav", TimingReport())
     return all(file_sha256(out / "ingest" / "frames" / name) == sha for name, sha in person["frames"].items())
 
 
