@@ -2525,6 +2525,65 @@ MEASUREMENTS = (
     ),
 )
 
+UNUSUAL_RECORDINGS = (
+    Mutation(
+        "lips learned behind a hand",
+        "avatar/train/speech.py",
+        "Motion.load(tracked).map(valid=own.valid)",
+        "Motion.load(tracked)",
+        ("tests/unit/test_patchy_face.py::test_what_is_guessed_behind_a_hand_teaches_nothing",),
+        "A mouth that a microphone covers is guessed, and the guess is taught.",
+    ),
+    Mutation(
+        "noise counts as speech",
+        "avatar/audio2motion/personal_training.py",
+        "speech |= bool(whole.any() and np.isfinite(copy.source[0]))",
+        "speech |= bool(whole.any())",
+        ("tests/unit/test_patchy_face.py::test_a_member_that_would_hear_noise_alone_is_left_out",),
+        "Where the face is lost every few seconds, the network learns a closed mouth.",
+    ),
+    Mutation(
+        "a lost face is head motion",
+        "avatar/motion/gaps.py",
+        "lost[start:end] = end - start > _GAP_SECONDS * track.fps",
+        "lost[start:end] = False",
+        ("tests/unit/test_gaps.py::test_the_head_never_does_what_bridges_a_lost_face",),
+        "The head freezes as long as a title was shown.",
+    ),
+    Mutation(
+        "a lean is a zoom",
+        "avatar/preprocess/background.py",
+        "return zoom[0] if difference(zoom[0]) <= difference(level) else level",
+        "return zoom[0]",
+        ("tests/unit/test_background.py::test_head_that_leans_in_is_no_zoom_of_a_camera_in_the_hand",),
+        "The background grows and shrinks with the head.",
+    ),
+    Mutation(
+        "clothes are not looked for anew",
+        "avatar/preprocess/torso.py",
+        "reference.find(image, matrix, heads[index] if anew else None)",
+        "reference.find(image, matrix, None)",
+        ("tests/unit/test_torso.py::test_who_comes_back_to_another_place_is_followed_there",),
+        "Who comes back beside the old place has clothes that stay there.",
+    ),
+    Mutation(
+        "a guest enlarges the crop",
+        "avatar/preprocess/faces.py",
+        "if part is main or len(part) >= LASTING * len(main)",
+        "if True",
+        ("tests/unit/test_learned_face.py::test_a_guest_in_a_cutaway_does_not_enlarge_the_crop",),
+        "One cutaway halves the size of the face.",
+    ),
+    Mutation(
+        "silence that was put in is the noise of the room",
+        "avatar/preprocess/report_findings.py",
+        "np.percentile(data.loudness[~mute], [90, 5])",
+        "np.percentile(np.nan_to_num(data.loudness, nan=-100.0), [90, 5])",
+        ("tests/unit/test_report.py::test_audio_that_ends_before_the_video_is_no_quiet_room",),
+        "A noisy recording whose microphone died is praised.",
+    ),
+)
+
 MUTATIONS: tuple[Mutation, ...] = (
     *FIELD,
     *TRAINING,
@@ -2549,4 +2608,5 @@ MUTATIONS: tuple[Mutation, ...] = (
     *GIVEN,
     *LIVE,
     *MEASUREMENTS,
+    *UNUSUAL_RECORDINGS,
 )
