@@ -2365,9 +2365,9 @@ MEASUREMENTS = (
     ),
     Mutation(
         "interval of one frame",
-        "pipelines/photo_check.py",
-        "if len(frames) > 1:",
-        "if True:",
+        "avatar/eval/bootstrap.py",
+        "between = (frames[-1] - frames[0]) / max(1, len(frames) - 1)",
+        "between = (frames[-1] - frames[0]) / (len(frames) - 1)",
         ("tests/unit/test_photo_check.py::test_few_frames_have_no_interval",),
         "A clip with two faces ends the measurement of all.",
     ),

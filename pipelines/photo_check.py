@@ -207,11 +207,8 @@ def compare(avatar: Avatar, data: Clip, motion: Motion, frames: list[int], lpips
             seen = RealFrame(real, data.masks(index), landmarks, lpips)
             meter.compare(avatar.draw(avatar.camera, motion, index).numpy(), seen)
     series = {name: values for name, values in meter.series().items() if name in METRICS}
-    intervals: dict[str, list[float] | None] = dict.fromkeys(series)
-    if len(frames) > 1:  # one says nothing of how much they differ
-        seconds = (data.numbers[frames[-1]] - data.numbers[frames[0]]) / data.motion.fps
-        resamples = Bootstrap(len(frames), (len(frames) - 1) / seconds)
-        intervals = {name: resamples.interval(bootstrap.mean, values) for name, values in series.items()}
+    resamples = Bootstrap.of_chosen([data.numbers[index] for index in frames], data.motion.fps)
+    intervals = {name: resamples.interval(bootstrap.mean, values) for name, values in series.items()}
     return {name: round(float(np.nanmean(values)), 4) for name, values in series.items()} | {"intervals": intervals}
 
 
