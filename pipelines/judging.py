@@ -31,7 +31,7 @@ def interval(content: Mapping[str, Any], values: Mapping[str, Any], metric: str)
 
 
 def is_narrow(content: Mapping[str, Any]) -> bool:
-    """Whether the intervals of a record cover less than 95 %: they are plain percentiles of the resamples."""
+    """Whether the intervals of a record cover less than 95 %: blocks of a second, and older ones not widened either."""
     return str(content.get("date", "")) < WIDENED
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Collection
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,8 +24,8 @@ from pipelines.records import Record
 from tests.person import make_person
 
 
-def test_frames_of_a_clip_are_loaded_like_those_of_a_person(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    person = PersonDataset(make_person(tmp_path / "person", frames=4))
+def show(monkeypatch: pytest.MonkeyPatch, person: PersonDataset, seen: Collection[int]) -> None:
+    """Let every video be four frames of a person, whose face is found in those that are ``seen``."""
     looked = iter(range(4))
 
     class Looks:
@@ -34,7 +35,9 @@ def test_frames_of_a_clip_are_loaded_like_those_of_a_person(tmp_path: Path, monk
 
         def __exit__(self, *_: object) -> None: ...
         def detect(self, _: np.ndarray) -> list[Face]:
-            return [Face(landmarks=np.asarray(person.landmarks[next(looked)]), arkit=np.zeros(52, np.float32))]
+            found = next(looked)
+            face = Face(landmarks=np.asarray(person.landmarks[found]), arkit=np.zeros(52, np.float32))
+            return [face] if found in seen else []
 
         def look_again(self, _: np.ndarray, face: Face) -> Face:
             return face
@@ -42,6 +45,11 @@ def test_frames_of_a_clip_are_loaded_like_those_of_a_person(tmp_path: Path, monk
     monkeypatch.setattr(photo_check, "Landmarker", Looks)
     monkeypatch.setattr(photo_check, "read_info", lambda _: SimpleNamespace(num_frames=4, fps=Fraction(25)))
     monkeypatch.setattr(photo_check, "read_frames", lambda _: map(person.image, range(4)))
+
+
+def test_frames_of_a_clip_are_loaded_like_those_of_a_person(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    person = PersonDataset(make_person(tmp_path / "person", frames=4))
+    show(monkeypatch, person, range(4))
     monkeypatch.setattr(photo_check.Clip, "_parsed", lambda _: SimpleNamespace(masks=lambda k, _: person.masks(k)))
     avatar = SimpleNamespace(camera=person.camera, person=person.info)
     clip = photo_check.Clip(tmp_path / "clip.mp4", avatar, person, tmp_path, photo=0)  # type: ignore[arg-type]
@@ -149,25 +157,7 @@ def test_few_frames_have_no_interval(monkeypatch: pytest.MonkeyPatch, frames: in
 )
 def test_a_clip_without_faces_to_compare_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen, told: str):
     person = PersonDataset(make_person(tmp_path / "person", frames=4))
-    looked = iter(range(4))
-
-    class Looks:
-        def __init__(self, **_: object) -> None: ...
-        def __enter__(self) -> Looks:
-            return self
-
-        def __exit__(self, *_: object) -> None: ...
-        def detect(self, _: np.ndarray) -> list[Face]:
-            found = next(looked)
-            face = Face(landmarks=np.asarray(person.landmarks[found]), arkit=np.zeros(52, np.float32))
-            return [face] if found in seen else []
-
-        def look_again(self, _: np.ndarray, face: Face) -> Face:
-            return face
-
-    monkeypatch.setattr(photo_check, "Landmarker", Looks)
-    monkeypatch.setattr(photo_check, "read_info", lambda _: SimpleNamespace(num_frames=4, fps=Fraction(25)))
-    monkeypatch.setattr(photo_check, "read_frames", lambda _: map(person.image, range(4)))
+    show(monkeypatch, person, seen)
     avatar = SimpleNamespace(camera=person.camera, person=person.info)
     with pytest.raises(AvatarError, match=told):
         photo_check.Clip(tmp_path / "clip.mp4", avatar, person, tmp_path, photo=0)  # type: ignore[arg-type]
