@@ -62,10 +62,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Give a file to one process as a whole: what its tests share is made once. ``--dist`` chooses otherwise."""
     if config.getoption("dist") != "load":
         return None
-    from xdist.scheduler import LoadFileScheduling
+    from tests.scheduling import FileScheduling
 
     config.option.loadscopereorder = False  # keep the order of `pytest_collection_modifyitems`
-    return LoadFileScheduling(config, log)
+    return FileScheduling(config, log)
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,20 @@ def frame_levels(chunks: Iterable[np.ndarray], frames: int, fps: float) -> np.nd
         done += len(chunk)
     heard = np.diff(np.minimum(edges, done))
     return 10 * np.log10(power / np.maximum(heard, 1) + 1e-10)
+
+
+def frames_with_audio(span: Sequence[float], frames: int, fps: float, delay_s: float = 0.0) -> np.ndarray:
+    """Make flags, bool [frames], of the frames whose audio lies whole within ``span``, from when to when, seconds.
+
+    Args:
+        span: What a recording has audio for.
+        frames: T.
+        fps: Frames per second.
+        delay_s: Seconds by which the audio comes after the video.
+    """
+    start, end = span
+    at = np.arange(frames) / fps + delay_s
+    return (at >= start - 1e-6) & (at + 1 / fps <= end + 1e-6)
 
 
 def silent_frames(levels: np.ndarray, fps: float, least_seconds: float = SILENCE_SECONDS) -> np.ndarray:

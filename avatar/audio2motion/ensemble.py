@@ -36,6 +36,8 @@ class Ensemble:
             raise AvatarError("The networks of an ensemble must have one frame rate,", why=f"not {sorted(rates)}.")
         self.members = tuple(members)
         self.fps = rates.pop()
+        levels = [getattr(member, "voice_db", None) for member in members]
+        self.voice_db: float | None = next((level for level in levels if level is not None), None)
         self.shared = next((member for member in members if isinstance(member, SharedSpeech)), None)
 
     @property

@@ -21,6 +21,7 @@ from avatar.audio.encoders.base import SpeechEncoder
 from avatar.audio.encoders.registry import build_encoder
 from avatar.audio.features import FrameFeatures, FrameFeatureStream, features_look_ahead
 from avatar.audio.vad import VoiceActivityDetector
+from avatar.audio2motion.base import VOICE_DB
 from avatar.audio2motion.pauses import LONGEST_PAUSE
 from avatar.checks import FRAME_RATES, Record, parse_json, written_number
 from avatar.errors import AvatarError
@@ -66,6 +67,7 @@ class PersonalSpeech:
             variance that averaging takes, ``rest`` is the person's closed mouth.
         pause: Seconds of a pause after which the person's lips close (`avatar.audio.vad`).
         report: How well it predicts parts of the video it was not trained on.
+        voice_db: Level of the voice that it was trained on, dBFS; None: not known.
     """
 
     fps: float
@@ -79,6 +81,7 @@ class PersonalSpeech:
     rest: Tensor
     pause: float
     report: dict[str, Any]
+    voice_db: float | None = None
 
     @property
     def look_ahead(self) -> float:
@@ -108,6 +111,8 @@ class PersonalSpeech:
             "pause": repr(self.pause),
             "report": json.dumps(self.report),
         }
+        if self.voice_db is not None:
+            metadata["voice_db"] = repr(self.voice_db)
         write_safetensors(Path(path), tensors, metadata)
 
     @staticmethod
@@ -149,6 +154,9 @@ class PersonalSpeech:
             members=members,
             pause=written_number(metadata.get("pause", ""), f"{path}: pause", 0, LONGEST_PAUSE),
             report=Record(about["report"], f"{path}: report").data,
+            voice_db=written_number(metadata["voice_db"], f"{path}: voice_db", *VOICE_DB)
+            if "voice_db" in metadata  # files of before have none
+            else None,
             **{name: tensors[name].float() for name in _TENSORS},
         )
 

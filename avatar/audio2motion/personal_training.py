@@ -24,6 +24,7 @@ from avatar.audio2motion.personal import REACH, MouthNet, PersonalSpeech
 from avatar.device import cpu_threads
 from avatar.errors import AvatarError
 from avatar.io.audio import SAMPLE_RATE
+from avatar.io.listening import moments_db, voice_level
 from avatar.motion import Motion
 from avatar.motion.mouth import FACE, MOUTH, mouth_channels, opening_weights
 
@@ -217,7 +218,10 @@ def _assembled(
     }
     arrays = {name: getattr(material, name) for name in ("input_mean", "input_std", "output_mean", "output_std")}
     tensors = {name: torch.from_numpy(array).float() for name, array in (arrays | {"gain": gain, "rest": rest}).items()}
-    return PersonalSpeech(fps=fps, encoder=encoder, members=members, pause=pause, report=report, **tensors)
+    return PersonalSpeech(
+        fps=fps, encoder=encoder, members=members, pause=pause, report=report,
+        voice_db=voice_level(moments_db(material.track.samples)), **tensors,
+    )  # fmt: skip
 
 
 def _copy(track: _Track, speed: float) -> _Copy:

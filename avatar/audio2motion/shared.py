@@ -24,6 +24,7 @@ from avatar.audio.encoders.whisper import WhisperEncoder
 from avatar.audio.features import FrameFeatures, FrameFeatureStream, features_look_ahead
 from avatar.audio.resampling import LinearResampler
 from avatar.audio.vad import EARLY_SECONDS, VoiceActivityDetector
+from avatar.audio2motion.base import VOICE_DB
 from avatar.audio2motion.kernel import AHEAD, BEHIND, KernelRegression, moments_of
 from avatar.audio2motion.lip_closure import LipClosure
 from avatar.audio2motion.pauses import LONGEST_PAUSE, closed_mouth
@@ -167,6 +168,7 @@ class SharedSpeech:
         kernel: What is added instead, where there is one: it follows the person better, and brings its own gain.
         pause: Seconds of a pause after which the lips close.
         report: How well `avatar.audio2motion.shared_adaptation` did on parts that it left out.
+        voice_db: Level of the person's voice that it was adapted to, dBFS; None: not known.
     """
 
     fps: float
@@ -178,6 +180,7 @@ class SharedSpeech:
     kernel: KernelRegression | None = None
     pause: float = PAUSES[0]
     report: dict[str, Any] = field(default_factory=dict)
+    voice_db: float | None = None
 
     @property
     def look_ahead(self) -> float:
@@ -239,6 +242,8 @@ class SharedSpeech:
         if self.correction is not None:
             tensors["correction"] = self.correction
         more: dict[str, Any] = {"fps": self.fps, "pause": self.pause, "report": self.report}
+        if self.voice_db is not None:
+            more["voice_db"] = self.voice_db
         if self.kernel is not None:
             tensors |= self.kernel.tensors()
             more["kernel_scale"] = self.kernel.scale
@@ -282,6 +287,7 @@ class SharedSpeech:
             kernel=kernel,
             pause=about.number("pause", 0, LONGEST_PAUSE),
             report=about.record("report").data,
+            voice_db=about.number("voice_db", *VOICE_DB) if "voice_db" in metadata else None,  # or of before
         )
 
 

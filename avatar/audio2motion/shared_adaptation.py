@@ -14,6 +14,7 @@ from avatar.audio2motion.kernel import fit_kernel, moments_of
 from avatar.audio2motion.pauses import choose_pause, mouth_opening
 from avatar.audio2motion.shared import PAUSES, RATE, SharedSpeech
 from avatar.io.audio import SAMPLE_RATE
+from avatar.io.listening import moments_db, voice_level
 from avatar.motion import Motion
 from avatar.motion.mouth import mouth_channels
 
@@ -33,7 +34,8 @@ def adapt(speech: SharedSpeech, motion: Motion, samples: np.ndarray, audio_delay
         audio_delay_s: Seconds by which the audio comes after the video.
     """
     audio = _advanced(samples, audio_delay_s)[: round(len(motion) / motion.fps * SAMPLE_RATE)]
-    return adapt_to_features(speech, motion, features_at(speech.prior.encoder, audio, RATE))
+    adapted = adapt_to_features(speech, motion, features_at(speech.prior.encoder, audio, RATE))
+    return replace(adapted, voice_db=voice_level(moments_db(audio)))
 
 
 def adapt_to_features(speech: SharedSpeech, motion: Motion, features: FrameFeatures) -> SharedSpeech:

@@ -42,7 +42,7 @@ def driven_novel(avatar: Avatar, speech: AudioToMotion, audio: AudioFile, frames
 
     There are ``frames`` frames, or fewer: the header of a file may promise more than can be decoded.
     """
-    plan = plan_motion(avatar, Controls(), frames=audio.frames(avatar.fps), speech=speech)
+    plan = plan_motion(avatar, Controls(), frames=audio.frames(avatar.fps), speech=speech, voice_db=audio.voice_db)
     return _with_floor(Motion.cat(list(limited(plan.stream(audio), frames))))
 
 

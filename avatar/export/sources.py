@@ -116,6 +116,7 @@ def _motion(
     plan = plan_motion(
         avatar, controls, frames=0 if audio is None else audio.frames(avatar.fps),
         camera=lambda t: view.camera(avatar.camera, avatar.pivot, t).position,
+        voice_db=None if audio is None else audio.voice_db,
     )  # fmt: skip
     motion = Motion.cat(list(plan.stream(audio or ())))
     title = _title(speaking, controls)

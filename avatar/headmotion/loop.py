@@ -199,8 +199,9 @@ def _smoothed(values: np.ndarray) -> np.ndarray:
 
 
 def _still(source: Motion, spans: list[tuple[int, int]], rng: np.random.Generator) -> Iterator[Motion]:
-    opened = source.arkit[:, EYES].amax(1) < CLOSED
-    calm = source[opened] if bool(opened.any()) else source
+    seen = source.valid if bool(source.valid.any()) else torch.ones_like(source.valid)
+    opened = seen & (source.arkit[:, EYES].amax(1) < CLOSED)
+    calm = source[opened if bool(opened.any()) else seen]
     names = ("arkit", "face", "gaze", *POSE_TRACKS)
     held = source[:1].map(**{n: getattr(calm, n).mean(0, keepdim=True) for n in names})
     blinks = find_blinks(source, spans)

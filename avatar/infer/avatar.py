@@ -161,11 +161,11 @@ class Avatar:
         behind = None if background is None else torch.from_numpy(background)
         if isinstance(audio, str | Path):
             chunks = AudioFile(audio)
-            frames = chunks.frames(self.fps)
+            frames, level = chunks.frames(self.fps), chunks.voice_db
         else:
-            chunks, frames = map(checked_samples, audio), None
+            chunks, frames, level = map(checked_samples, audio), None, None
             self.render(view, Motion.zeros(1, self.fps), 0)  # the first one is slow: before the audio begins
-        plan = plan_motion(self, how, frames=frames, camera=lambda _: view.position)
+        plan = plan_motion(self, how, frames=frames, camera=lambda _: view.position, voice_db=level)
         for block in checked_motion(self, plan.stream(chunks)):
             for index in range(len(block)):
                 yield self.render(view, block, index, behind).cpu()

@@ -89,6 +89,7 @@ def speech_job(avatar: Avatar, controls: Controls, audio: AudioFile | None, path
     planned = plan_motion(
         avatar, controls, frames=0 if audio is None else audio.frames(avatar.fps),
         camera=lambda t: path.camera(avatar.camera, avatar.pivot, t).position,
+        voice_db=None if audio is None else audio.voice_db,
     )  # fmt: skip
     assert planned.frames is not None
     return Job(

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from avatar.audio2motion.base import gain_for, levelled
 from avatar.audio2motion.load import load_speech
 from avatar.errors import AvatarError
 from avatar.geometry.smoothstep import smooth
@@ -108,6 +109,7 @@ def plan_motion(
     frames: int | None,
     speech: AudioToMotion | None = None,
     camera: CameraAt | None = None,
+    voice_db: float | None = None,
 ) -> MotionPlan:
     """Plan what an avatar does.
 
@@ -117,6 +119,8 @@ def plan_motion(
         frames: Frames that the audio lasts; 0: nothing is said; None: not known, because it is still being spoken.
         speech: What turns the audio into lips, where it is loaded already; by default as ``controls`` say.
         camera: Where the camera is, for eyes that hold it; by default as filmed.
+        voice_db: Level of the voice in the audio, dBFS, which is brought to that of the person's recording for the
+            lips (`AudioFile.voice_db`); by default it is taken as it is.
 
     Raises:
         AvatarError: There is nothing to do, a control needs to know the audio beforehand, or a file cannot be read.
@@ -134,7 +138,10 @@ def plan_motion(
         raise AvatarError("Nothing to say:", fix="give --audio FILE, --text, --motion FILE or --idle.")
     lead = pause if frames else 0
     layers = build_layers(avatar, controls, camera, lead=lead)
-    stream = None if frames == 0 else (speech or speech_of(avatar, controls.speech, live=frames is None)).open()
+    stream = None
+    if frames != 0:
+        model = speech or speech_of(avatar, controls.speech, live=frames is None)
+        stream = _Levelled(model.open(), gain_for(model, voice_db))
     if not pause:
         return MotionPlan(_Speech(stream, stats.rest), layers, frames)
     assert frames is not None
@@ -227,6 +234,19 @@ class _Track:
 
     def finish(self) -> Motion:
         return self.before[:0]
+
+
+class _Levelled:
+    """A stream that gets its samples with a gain."""
+
+    def __init__(self, stream: AudioStream, gain: float) -> None:
+        self._stream, self._gain = stream, gain
+
+    def push(self, samples: np.ndarray) -> Motion:
+        return self._stream.push(levelled(samples, self._gain))
+
+    def finish(self) -> Motion:
+        return self._stream.finish()
 
 
 class _Speech:

@@ -87,25 +87,28 @@ def dubbing_job(avatar: Avatar, audio: AudioFile, speech: str, person: Path | No
         log.warn(f"The video ends after {frames / avatar.fps:.1f} s, the audio after {wanted / avatar.fps:.1f} s: "
                  "what comes later is cut off.")  # fmt: skip
     return Job(
-        motions=dubbed(data.motion[:frames], load_speech(avatar.run, avatar.fps, speech), audio), frames=frames,
-        audio=audio.path, audio_track=audio.track,
+        motions=dubbed(data.motion[:frames], load_speech(avatar.run, avatar.fps, speech), audio, audio.voice_db),
+        frames=frames, audio=audio.path, audio_track=audio.track,
         background=data.whole_background if data.camera_moves else None,
     )  # fmt: skip
 
 
-def dubbed(base: Motion, speech: AudioToMotion, audio: Iterable[np.ndarray]) -> Iterator[Motion]:
+def dubbed(
+    base: Motion, speech: AudioToMotion, audio: Iterable[np.ndarray], voice_db: float | None = None
+) -> Iterator[Motion]:
     """A motion with the lips of an audio.
 
     Args:
         base: What was filmed.
         speech: Drives the lips.
         audio: Chunks of samples; silence where they are shorter than the motion.
+        voice_db: Level of the voice in them, see `avatar.audio2motion.base.gain_for`.
 
     Yields:
         As many frames as ``base`` has.
     """
     at = 0
-    for block in drive(speech, _exactly(audio, round(len(base) / base.fps * SAMPLE_RATE))):
+    for block in drive(speech, _exactly(audio, round(len(base) / base.fps * SAMPLE_RATE)), voice_db):
         block = block[: len(base) - at]
         if len(block):
             yield with_lips(base[at : at + len(block)], block)

@@ -38,6 +38,7 @@ class AudioFile:
     Attributes:
         path: The file.
         track: The audio track, as it was asked for.
+        voice_db: Level of the voice, dBFS; None where no voice is heard.
 
     Raises:
         AvatarError: It cannot be read, has no audio, or no such track.
@@ -53,6 +54,7 @@ class AudioFile:
             log.info(f"{self.path}: {treatment.text}")
         if warning := voice_warning(self.path, track):
             log.warn(warning)
+        self.voice_db = choose_audio(self.path, track, listen=True).voice_db  # kept, so nothing is decoded again
 
     def frames(self, fps: float) -> int:
         """Count the video frames that begin within the audio; decodes it where its header does not say."""

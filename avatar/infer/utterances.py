@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
+from avatar.audio2motion.base import gain_for, levelled
 from avatar.infer.layers import joined
 from avatar.io.audio import SAMPLE_RATE, SILENCE_DB, loudness_db
+from avatar.io.listening import moments_db, voice_level
 from avatar.motion import Motion
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 PIECE = SAMPLE_RATE // 50  # samples pushed through the speech network at once: no more than the next frame needs
 QUIET_SECONDS = 1.0  # of silence end an utterance: its lips are closed by then
 FLUSH_SECONDS = 0.3  # without new audio end an utterance that nobody ended
+LEVEL_SECONDS = 2.0, 10.0  # of speech, at least and at most, that tell how loud the speaker is
 SHARE = 0.5  # of the look-ahead is encoded in a step before an utterance is shown: less than two hops of any encoder
 
 
@@ -87,6 +90,7 @@ class Utterances:
         # Only of the thread that takes.
         self._parts: deque[_Part] = deque()
         self._ended: list[int] = []  # utterances that are over, for the next frame
+        self._spoken: deque[np.ndarray] = deque(maxlen=round(LEVEL_SECONDS[1] * SAMPLE_RATE) // PIECE)  # last pieces
         self._seen_epoch, self._seen_pushes, self._last_push = 0, 0, 0.0
         self._now: float | None = None  # moment of the last step, ...
         self._left = 0  # ... and samples that may still be encoded in it
@@ -270,12 +274,25 @@ class Utterances:
             last.finish()
             last = self._open(utterance, True)
         last.quiet = last.quiet + len(piece) if silent else 0
+        if not silent:
+            self._spoken.append(piece)
         last.push(piece)
 
     def _open(self, utterance: int, silent: bool) -> _Part:
-        stream = _Resting(self._rest, self._fps) if silent else self._speech.open()
-        self._parts.append(_Part(utterance, stream, not silent, self._fps))
-        return self._parts[-1]
+        if silent:
+            part = _Part(utterance, _Resting(self._rest, self._fps), False, self._fps)
+        else:
+            part = _Part(utterance, self._speech.open(), True, self._fps, gain_for(self._speech, self._voice_db()))
+        self._parts.append(part)
+        return part
+
+    def _voice_db(self) -> float | None:
+        """Level of what was said last and of what waits, dBFS; None where that is too little to tell."""
+        with self._lock:
+            waiting = [entry[1] for entry in self._inbox if entry is not None][: self._spoken.maxlen]
+        levels = moments_db(np.concatenate([*self._spoken, *waiting, np.zeros(0, np.float32)]))
+        audible = levels[levels > SILENCE_DB]
+        return voice_level(audible) if len(audible) * PIECE >= LEVEL_SECONDS[0] * SAMPLE_RATE else None
 
 
 def needed_samples(speech: AudioToMotion) -> int:
@@ -292,8 +309,8 @@ def needed_samples(speech: AudioToMotion) -> int:
 class _Part:
     """Audio of an utterance with its lips; what is not ``spoken`` is silence, which the speech network is spared."""
 
-    def __init__(self, utterance: int, stream: AudioStream, spoken: bool, fps: float) -> None:
-        self.utterance, self._stream, self.spoken, self._fps = utterance, stream, spoken, fps
+    def __init__(self, utterance: int, stream: AudioStream, spoken: bool, fps: float, gain: float = 1.0) -> None:
+        self.utterance, self._stream, self.spoken, self._fps, self._gain = utterance, stream, spoken, fps, gain
         self.quiet = 0  # samples of silence at its end
         self.finished = False
         self.final = False  # its end is that of the utterance
@@ -324,7 +341,7 @@ class _Part:
             return
         self._pushed += len(samples)
         self.audio = np.concatenate([self.audio, samples])
-        self._keep(self._stream.push(samples))
+        self._keep(self._stream.push(levelled(samples, self._gain)))
 
     def finish(self) -> None:
         self._keep(self._stream.finish())

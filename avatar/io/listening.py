@@ -9,6 +9,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
+from jaxtyping import Float
 
 if TYPE_CHECKING:
     from av import AudioFrame, AudioStream
@@ -30,6 +31,8 @@ _SMOOTH_STEP = 0.04  # of the pitch, from one frame to the next
 _GLIDE_FRAMES = (5, 300)
 _GLIDE = 0.03  # of the pitch, within such a run; a note stands still
 _FRAME, _HOP = 640, 160  # samples of 40 and 10 ms
+_MOMENT = 320  # samples, 20 ms
+_LOUD_SHARE = 90  # percentile of what is audible that is the level of a voice: a pause more or less does not change it
 _WINDOW = 4000  # samples; channels are compared in quarters of a second
 _LOUD_BELOW = 25.0  # dB below the loudest windows
 _MIX_LOSES_DB = 5.5  # against the best channel; equal voices that have nothing in common lose 3
@@ -186,6 +189,21 @@ def judged(places: Sequence[np.ndarray]) -> tuple[AudioContent, float]:
     power = np.convolve(10 ** (level / 10), np.ones(10) / 10, "valid") if len(level) > 10 else 10 ** (level / 10)
     span = 10 * float(np.log10(np.percentile(power, 95) / max(np.percentile(power, 10), 1e-12)))
     return (AudioContent.SOUND if span > _CHANGING_DB else AudioContent.NOISE), share
+
+
+def moments_db(samples: Float[np.ndarray, " N"]) -> Float[np.ndarray, " n"]:
+    """Levels [n] in dBFS of moments of 20 ms; what is left at the end is left out."""
+    moments = samples[: len(samples) // _MOMENT * _MOMENT].reshape(-1, _MOMENT)
+    moments = moments - moments.mean(1, keepdims=True)
+    return 10 * np.log10(np.square(moments, dtype=np.float64).mean(1) + 1e-12)
+
+
+def voice_level(levels: Float[np.ndarray, " n"]) -> float | None:
+    """Level in dBFS at which somebody speaks, from :func:`moments_db`: that of the loud moments; None in silence."""
+    if not len(levels):
+        return None
+    audible = levels > max(_SILENT_DB, np.percentile(levels, 98) - _AUDIBLE_BELOW)
+    return float(np.percentile(levels[audible], _LOUD_SHARE)) if audible.any() else None
 
 
 def _frames(samples: np.ndarray) -> Iterator[np.ndarray]:

@@ -8,8 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from avatar.errors import AvatarError
-from avatar.io.listening import AudioContent, Excerpts, audio_content, channel_to_take, excerpts
+from avatar.io.listening import (
+    AudioContent,
+    Excerpts,
+    audio_content,
+    channel_to_take,
+    excerpts,
+    moments_db,
+    voice_level,
+)
 from avatar.io.media import Treatment, open_media
 
 if TYPE_CHECKING:
@@ -78,12 +88,14 @@ class AudioChoice:
         channel: The only channel that is listened to, from 0; None: all, mixed.
         content: What it carries; None where nobody listened.
         treatments: Which track and which channel were taken and why, where there was a choice.
+        voice_db: Level of the voice, dBFS; None where there is no voice, or nobody listened.
     """
 
     index: int
     channel: int | None = None
     content: AudioContent | None = None
     treatments: tuple[Treatment, ...] = ()
+    voice_db: float | None = None
 
 
 def choose_audio(path: Path | str, wanted: int | None = None, *, listen: bool = False) -> AudioChoice:
@@ -135,16 +147,23 @@ def _choose_audio(
         channels = {index: channel_to_take(place) for index, place in places.items() if place.places}
         kinds = {}
         if len(candidates) > 1 or listen:
-            for index, place in places.items():
-                channel = channels.get(index)
-                kinds[index] = audio_content(place.mixed() if channel is None else place.channel(channel))
+            kinds = {index: audio_content(_taken(place, channels.get(index))) for index, place in places.items()}
         best = max(candidates, key=lambda s: kinds.get(s.index, AudioContent.SILENCE))  # the first of equal ones
         told = [] if len(tracks) < 2 else [_told_track(tracks, candidates[0], best, kinds, wanted)]
         channel = channels.get(best.index)
         if channel is not None:
             told.append(_told_channel(best, channel))
         number = [s.index for s in tracks].index(best.index)
-        return AudioChoice(number, channel, kinds.get(best.index), tuple(told))
+        level = None
+        if listen and kinds.get(best.index) is AudioContent.VOICE:
+            heard = _taken(places[best.index], channel)
+            level = voice_level(np.concatenate([moments_db(place) for place in heard]))
+        return AudioChoice(number, channel, kinds.get(best.index), tuple(told), level)
+
+
+def _taken(place: Excerpts, channel: int | None) -> list[np.ndarray]:
+    """Samples [n] of every place, of a channel or mixed."""
+    return place.mixed() if channel is None else place.channel(channel)
 
 
 def _told_track(

@@ -42,6 +42,7 @@ PUCKER = ARTICULATION.index("mouthPucker")
 _FLOOR = np.r_[np.full(len(GEOMETRY), 0.01), np.full(len(COEFFICIENTS), 0.02), 0.01]  # what moves less is noise
 _LIMIT = 5.0  # spreads
 _TALKS = 0.5  # of the usual movement: somebody who moves the mouth less is not talking
+_USUAL = 0.6  # of the strongest movement (98th percentile), at least: people who always talk have 0.7 to 0.8
 _RIDGE = 0.02  # of the variance
 
 
@@ -113,7 +114,8 @@ def talking(opening: Float[np.ndarray, " T"], seen: Bool[np.ndarray, " T"], fps:
         return seen
     reach = round(fps / 2)
     around = np.lib.stride_tricks.sliding_window_view(np.pad(opening, reach, "edge"), 2 * reach + 1).std(1)
-    talks = seen & (around >= _TALKS * np.quantile(around[seen], 0.75))
+    most, strongest = np.quantile(around[seen], [0.75, 0.98])
+    talks = seen & (around >= _TALKS * max(most, _USUAL * strongest))  # who talks a tenth of the time mostly rests
     return talks if talks.sum() >= fps else seen
 
 

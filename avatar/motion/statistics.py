@@ -42,7 +42,7 @@ class MotionStats:
 
     @staticmethod
     def of(track: Motion, segments: Sequence[tuple[int, int]] | None = None) -> MotionStats:
-        """Measure a track.
+        """Measure a track. Frames in which the face was lost count only where there are no others.
 
         Args:
             track: The person's motion, the longer the better.
@@ -53,19 +53,20 @@ class MotionStats:
         """
         if len(track) == 0:
             raise AvatarError("A motion track without frames has no statistics.")
-        opening = opening_change(track.face)
-        seeing = track.arkit[:, EYES].amax(1) < CLOSED
+        seen = track[track.valid] if bool(track.valid.any()) else track
+        opening = opening_change(seen.face)
+        seeing = seen.arkit[:, EYES].amax(1) < CLOSED
         if not bool(seeing.any()):
             seeing = torch.ones_like(seeing)
         quiet = seeing & (opening <= opening[seeing].quantile(REST_SHARE))
-        rest = {name: getattr(track, name).mean(0, keepdim=True) for name in POSE_TRACKS}
-        rest |= {name: getattr(track, name)[quiet].median(0, keepdim=True).values for name in ("arkit", "face")}
-        rest |= {"gaze": track.gaze[seeing].median(0, keepdim=True).values}
+        rest = {name: getattr(seen, name).mean(0, keepdim=True) for name in POSE_TRACKS}
+        rest |= {name: getattr(seen, name)[quiet].median(0, keepdim=True).values for name in ("arkit", "face")}
+        rest |= {"gaze": seen.gaze[seeing].median(0, keepdim=True).values}
         blinks = find_blinks(track, segments or [(0, len(track))])
         return MotionStats(
             rest=track[:1].map(**rest),
-            low=_percentile(track, 0.005),
-            high=_percentile(track, 0.995),
+            low=_percentile(seen, 0.005),
+            high=_percentile(seen, 0.995),
             closed=float(opening.quantile(0.1)),
             opened=float(opening.quantile(0.95)),
             pressed=float(opening.quantile(0.005)),

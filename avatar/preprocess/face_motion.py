@@ -52,7 +52,8 @@ def neutral_shape(
 
     Depth of the points that are not rigid comes from MediaPipe, corrected by the rigid points around them.
     """
-    opening = mouth_opening(landmarks)
+    # Pixels times depth: of a face that comes nearer, frames in which it is small have no more closed a mouth.
+    opening = mouth_opening(landmarks) * poses.translation[:, 2]
     rest = valid & (opening <= np.quantile(opening[valid], REST_SHARE))
     some = np.flatnonzero(rest)
     some = some[np.linspace(0, len(some) - 1, min(len(some), 600)).astype(int)]

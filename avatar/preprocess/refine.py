@@ -27,7 +27,7 @@ from avatar.preprocess.unusable import runs, still_frames
 
 NAME = "refine"
 INPUTS = ("ingest", "track")
-VERSION = 6
+VERSION = 7
 
 
 def options(ctx: StageContext) -> dict[str, Any]:

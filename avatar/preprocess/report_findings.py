@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
-from avatar.audio.levels import frame_levels
+from avatar.audio.levels import frame_levels, frames_with_audio
 from avatar.data.results import (
     Finding,
     FlaggedSpan,
@@ -110,13 +110,6 @@ def measure(ctx: StageContext) -> Measurements:
         face_height=height, sharpness=person.sharpness(frames), change=person.change(frames), loudness=loudness,
         clipped=clipped,
     )  # fmt: skip
-
-
-def frames_with_audio(span: Sequence[float], frames: int, fps: float) -> np.ndarray:
-    """Make flags, bool [frames], of the frames that lie whole within ``span``, from when to when, seconds."""
-    start, end = span
-    at = np.arange(frames) / fps
-    return (at >= start - 1e-6) & (at + 1 / fps <= end + 1e-6)
 
 
 def frame_loudness(path: Path, frames: int, fps: float) -> tuple[np.ndarray, float]:

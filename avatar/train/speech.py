@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # Of the person's face, for streaming lips: their features cost five times as much, and a minute is enough.
 STREAMING_SECONDS = 120.0
+# For all others: what an hour would add to it is little, and it would take gigabytes.
+ADAPTING_SECONDS = 1200.0
 
 
 def load_prior(path: Path | None) -> SharedPrior | None:
@@ -73,7 +75,8 @@ def train_speech(
         log.warn(f"the speech network shared by all people will drive this avatar: {error}")
     if prior is None:
         return
-    adapt(prior.person(motion, data.fps), motion, samples, delay).save(folder / SHARED)
+    part = first_seen(motion, round(ADAPTING_SECONDS * data.fps))
+    adapt(prior.person(motion, data.fps), part, samples, delay).save(folder / SHARED)
     part = first_seen(motion, round(STREAMING_SECONDS * data.fps))
     adapt(prior.streaming().person(motion, data.fps), part, samples, delay).save(folder / STREAMING)
 
@@ -106,11 +109,24 @@ def train_headmotion(data: PersonDataset, folder: Path, *, seed: int) -> None:
 
 
 def _tracked_motion(data: PersonDataset) -> Motion:
-    """The motion of head and face, torso left out; where there is none, that of the PERSON folder."""
+    """The motion of head and face, torso left out; where there is none, that of the PERSON folder.
+
+    Frames for which the video has no audio are not valid: a mouth that moves in silence would teach the opposite.
+    """
+    import torch
+
+    from avatar.audio.levels import frames_with_audio
     from avatar.data import person
+    from avatar.data.results import IngestResult
     from avatar.motion import Motion
 
     folder = person.PersonFolder(data.folder)
     own, tracked = Motion.load(folder.motion_path), folder.stage("pose") / person.MOTION
+    if not tracked.is_file():
+        return own
+    valid = own.valid
+    span = folder.result(IngestResult).audio_span if folder.is_finished(IngestResult.STAGE) else None
+    if span is not None:
+        valid = valid & torch.from_numpy(frames_with_audio(span, len(own), own.fps, data.info.audio_delay_s))
     # Of covered frames, the PERSON folder's motion alone says that they teach nothing.
-    return Motion.load(tracked).map(valid=own.valid) if tracked.is_file() else own
+    return Motion.load(tracked).map(valid=valid)

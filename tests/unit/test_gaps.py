@@ -11,10 +11,12 @@ import torch
 
 from avatar.data.run import HEADMOTION
 from avatar.headmotion.generator import MotionGenerator
+from avatar.headmotion.loop import pose_track
 from avatar.infer.layers import LoopedPose, PersonMotion
 from avatar.motion import Motion
 from avatar.motion.blinks import LIDS
 from avatar.motion.gaps import measured_segments
+from avatar.motion.statistics import EYES, MotionStats
 from avatar.train.speech import train_headmotion
 from tests.fake_avatar import FPS, FakeAvatar
 from tests.person import person_info
@@ -56,6 +58,24 @@ def test_the_head_never_does_what_bridges_a_lost_face(person: PersonMotion) -> N
 def test_a_resting_head_blinks_as_often_as_in_what_was_seen(person: PersonMotion) -> None:
     played = LoopedPose(person, "still", FPS, 0).read(0, 20000)
     assert 17 < blinks_per_minute(played) < 24  # 20 in what was seen, 12 with the slides
+
+
+def test_a_lost_face_is_not_how_somebody_rests(person: PersonMotion) -> None:
+    """It is lost with the head far off, eyes and mouth wide open; that is nobody's rest, range or stillness."""
+    track = with_slides()
+    rotation, face, gaze, arkit = (getattr(track, n).clone() for n in ("head_rotation", "face", "gaze", "arkit"))
+    rotation[SLIDES], face[SLIDES], gaze[SLIDES], arkit[SLIDES] = 1.0, -2.0, 0.7, 0.9
+    arkit[SLIDES][:, EYES] = 0
+    seen, lost = track[track.valid], track.map(head_rotation=rotation, face=face, gaze=gaze, arkit=arkit)
+    found, expected = MotionStats.of(lost), MotionStats.of(seen)
+    for name in ("rest", "low", "high"):
+        for part in ("head_rotation", "face", "gaze", "arkit"):
+            torch.testing.assert_close(getattr(getattr(found, name), part), getattr(getattr(expected, name), part))
+    assert (found.closed, found.opened, found.pressed) == (expected.closed, expected.opened, expected.pressed)
+    held = pose_track(lost, [(0, SLIDES.start), (SLIDES.stop, FRAMES)], 1, FPS, "still")
+    torch.testing.assert_close(held.head_rotation[0], seen.head_rotation.mean(0), atol=0.02, rtol=0)
+    nobody = MotionStats.of(lost.map(valid=torch.zeros(FRAMES, dtype=torch.bool)))
+    assert torch.isfinite(nobody.rest.face).all(), "all of it, where no face was ever seen"
 
 
 def test_generated_motion_learns_nothing_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

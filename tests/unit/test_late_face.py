@@ -16,7 +16,7 @@ from avatar.audio2motion.load import load_streaming
 from avatar.audio2motion.shared import SharedSpeech
 from avatar.audio2motion.shared_adaptation import adapt_to_features
 from avatar.io.audio import write_wav
-from avatar.motion import Motion
+from avatar.motion import Motion, mouth
 from avatar.train import speech as training
 from tests.person import person_info
 from tests.unit.test_prior import FRAMES, some_prior, talking, voice
@@ -73,6 +73,18 @@ def test_streaming_lips_learn_from_the_first_seconds_with_a_face(
     training.train_speech(data, tmp_path / "run", some_prior(), encoder="mel", seed=0, keep=False)
     report = load_streaming(tmp_path / "run", FPS).report  # type: ignore[attr-defined]
     assert report["seconds"] == 4.0 and "error" in report
+
+
+@pytest.mark.parametrize("share", [0.08, 0.15, 0.3, 1.0])
+def test_who_talks_a_little_of_the_time_has_the_lips_of_speech(share: float) -> None:
+    """Somebody mostly listens, with a mouth that hardly moves."""
+    rng, frames = np.random.default_rng(0), 2000
+    said = 0.5 * np.abs(np.sin(np.arange(frames) * 0.9)) * rng.uniform(0.5, 1, frames)
+    talks = np.arange(frames) >= (1 - share) * frames
+    opening = np.where(talks, said, 0.01 * rng.standard_normal(frames))
+    found = mouth.talking(opening, np.ones(frames, bool), FPS)
+    assert found[talks].mean() > 0.9 and found[~talks].sum() <= FPS / 2
+    assert opening[found].std() == pytest.approx(said[talks].std(), rel=0.1)
 
 
 def test_the_beginning_of_a_track_is_counted_in_frames_with_a_face() -> None:

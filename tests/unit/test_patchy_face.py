@@ -18,7 +18,9 @@ from avatar.audio2motion.base import motion_of
 from avatar.audio2motion.load import PERSONAL, SHARED, STREAMING, load_speech, networks_of
 from avatar.audio2motion.personal import PersonalSpeech
 from avatar.audio2motion.personal_training import TooLittleFace, train_personal
+from avatar.data.person import PersonFolder
 from avatar.motion import Motion
+from avatar.train import speech
 from avatar.train.speech import train_speech
 from tests.person import person_info
 from tests.unit.test_personal import FPS, opening_of, track_of, voice_and_mouth
@@ -105,6 +107,19 @@ def test_a_face_in_snatches_leaves_the_lips_to_the_prior(tmp_path: Path, capsys:
     assert networks_of(run) == "shared" and len(motion_of(load_speech(run, FPS), voice_and_mouth()[0][:32000])) == 50
     with pytest.raises(TooLittleFace, match="snatches"):
         trained(tmp_path / "b", lambda motion: in_snatches(motion, 3, 3))
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.4])
+def test_frames_without_audio_teach_no_lips(delay: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The video has audio from 2 to 10 s, which comes ``delay`` late."""
+    folder = speaking_person(tmp_path / "person", frames=FRAMES)
+    data: Any = SimpleNamespace(folder=folder, info=person_info(num_frames=FRAMES, audio_delay_s=delay))
+    assert bool(speech._tracked_motion(data).valid.all()), "nothing is said of its audio"
+    monkeypatch.setattr(PersonFolder, "is_finished", lambda *_: True)
+    monkeypatch.setattr(PersonFolder, "result", lambda *_: SimpleNamespace(audio_span=[2.0, 10.0]))
+    seen = speech._tracked_motion(data).valid.nonzero()[:, 0]
+    assert (int(seen[0]), int(seen[-1])) == (50 - round(delay * FPS), 249 - round(delay * FPS))
+    assert len(seen) == 200
 
 
 @pytest.mark.parametrize("missing", [0.9, 4.0])

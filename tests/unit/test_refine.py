@@ -151,6 +151,24 @@ def test_mouth_motion_is_measured_in_the_head() -> None:
     assert np.abs(np.median(lip[scene.opening == 0])) < 0.05  # closed is neutral
 
 
+def test_a_face_that_comes_nearer_has_its_mouth_closed_where_it_is_closed() -> None:
+    """Far away it is open by 0.35 cm, near by 0.2 cm, which is more pixels."""
+    rng, far = np.random.default_rng(0), np.arange(80) < 60
+    canonical = face_like(rng)
+    canonical[list(LIPS_INNER), 0] = -2.5 * np.cos(2 * np.pi * np.arange(20) / 20)  # the lips are above each other
+    moved = np.repeat(canonical[None], 80, 0)
+    lower = list(LIPS_INNER[1:10])
+    moved[:, lower, 1] += np.where(far, 0.35, 0.2)[:, None]
+    places = np.where(far[:, None], [0.0, 0, 80], [0.0, 0, 40])
+    pixels = 900 * moved[..., :2] / (moved + places[:, None])[..., 2:] + CENTRE
+    landmarks = np.concatenate([pixels, np.zeros((80, 478, 1))], -1).astype(np.float32)
+    points = np.setdiff1d(np.arange(478), LIPS_INNER)
+    poses = bundle.Solution(focal=900.0, shape=canonical[points], rotation=np.zeros((80, 3)), translation=places)
+    shape = face_motion.neutral_shape(landmarks, np.ones(80, bool), poses, CENTRE, canonical, points)
+    opening = shape[lower, 1].mean() - canonical[lower, 1].mean()
+    assert abs(opening - 0.2) < 0.08
+
+
 def test_long_videos_are_lifted_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """An hour of lifted landmarks fills gigabytes; the parts must come out as the whole does."""
     rng = np.random.default_rng(0)
