@@ -1,4 +1,4 @@
-"""How pytest-xdist hands out tests: a file to one process as a whole, and a process that dies ends one test, not the run.
+"""How pytest-xdist hands out tests: a file to one process as a whole. A process that dies ends one test, not the run.
 
 The scheduler of xdist gives back all files of a process that died, finished ones as well. A process that is handed a
 finished file waits for tests that never come, and the run never ends. The test that a process died in would run again,
@@ -6,6 +6,8 @@ and may kill the next one.
 """
 
 from __future__ import annotations
+
+from contextlib import suppress
 
 from xdist.scheduler import LoadFileScheduling
 from xdist.workermanage import WorkerController
@@ -34,3 +36,7 @@ class FileScheduling(LoadFileScheduling):
         super()._reschedule(node)
         while not node.shutting_down and self._pending_of(self.assigned_work[node]) < 2:
             super()._reschedule(node)  # shuts down where nothing is left
+
+    def _assign_work_unit(self, node: WorkerController) -> None:
+        with suppress(OSError):  # it has just died: `remove_node` takes the file back
+            super()._assign_work_unit(node)
