@@ -28,13 +28,13 @@ class Part extends EventTarget { // of a document
 globalThis.HTMLElement = class extends Part {
   attachShadow() {
     const parts = {};
-    return this.shadowRoot = { querySelector: (name) => parts[name] ||= new Part() };
+    return this.shadowRoot = { adoptedStyleSheets: [], querySelector: (name) => parts[name] ||= new Part() };
   }
   put() { this.isConnected = true; this.connectedCallback(); }
   remove() { this.isConnected = false; this.disconnectedCallback(); }
 };
 const sounds = [], addresses = new Set();
-const rules = { duration: Infinity, broken: false }; // of what browsers record, none says how long it is
+const rules = { duration: Infinity, broken: false, refused: "" }; // of what browsers record, none says how long it is
 class Audio extends EventTarget {
   constructor(src = "") {
     super();
@@ -42,7 +42,10 @@ class Audio extends EventTarget {
     sounds.push(this);
     setTimeout(() => this.dispatchEvent(new Event(rules.broken ? "error" : "loadedmetadata")));
   }
-  async play() { this.paused = false; }
+  async play() {
+    if (rules.refused) throw Object.assign(new Error(rules.refused), { name: rules.refused });
+    this.paused = false;
+  }
   pause() {
     if (!this.paused) setTimeout(() => this.dispatchEvent(new Event("pause"))); // it says so later
     this.paused = true;
@@ -56,7 +59,7 @@ URL.revokeObjectURL = (address) => addresses.delete(address);
 Object.assign(globalThis, {
   ResizeObserver: class { observe() {} disconnect() {} }, document: { baseURI: "http://here/" }, Audio,
   Option: class {}, matchMedia: () => ({ matches: false }), requestAnimationFrame: () => 0, devicePixelRatio: 1,
-  customElements: { get: () => null, define() {} },
+  customElements: { get: () => null, define() {} }, CSSStyleSheet: class { replaceSync(text) { this.text = text; } },
 });
 const settle = () => new Promise((done) => setTimeout(done, 5));
 const tell = (found) => { console.log(JSON.stringify(found)); process.exit(0); };

@@ -137,11 +137,11 @@ def _write_animation(
         if images[0].shape[2] == 4:
             options["disposal"] = 2  # each image is cleared before the next, or it would show through its holes
     ends = np.rint(np.arange(1, len(images) + 1) * (ticks / shots.fps))  # of each frame: rounding does not add up
-    delays = np.diff(ends, prepend=0) * (1000 / ticks)
+    delays = (np.diff(ends, prepend=0) * (1000 / ticks)).astype(int).tolist()
     with atomic_file(path) as temporary:
         iio.imwrite(
-            temporary, images, plugin="pillow", extension=path.suffix.lower(), duration=delays.astype(int).tolist(),
-            loop=0, **options,
+            temporary, images, plugin="pillow", extension=path.suffix.lower(), loop=0, **options,
+            duration=delays if len(images) > 1 else delays[0],  # Pillow takes no list for a single image
         )  # fmt: skip
         disclosure.finish(temporary)
         size = temporary.stat().st_size

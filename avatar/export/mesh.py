@@ -116,8 +116,7 @@ class Surface:
 def fused_surface(fusion: Fusion, resolution: int) -> Surface:
     """Extract the surface of a head from images with depth; see :func:`head_surface`."""
     density = fusion.density(resolution)
-    vertices, faces, inward = solid_surface(density, fusion.box.numpy(), 0.5, "Nothing of the head is solid.")
-    return Surface(vertices, faces, -inward, fusion.colors)
+    return Surface(*solid_surface(density, fusion.box.numpy(), 0.5, "Nothing of the head is solid."), fusion.colors)
 
 
 def head_surface(volume: Volume, resolution: int, level: float) -> Surface:
@@ -138,12 +137,12 @@ def head_surface(volume: Volume, resolution: int, level: float) -> Surface:
     points = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
     density = _evaluate(volume, points)[0].reshape((resolution,) * 3)
     empty = f"Nothing in the head is as dense as --level {level:g}."
-    vertices, faces, inward = solid_surface(density, np.stack([low, high]), level, empty)
+    vertices, faces, normals = solid_surface(density, np.stack([low, high]), level, empty)
 
     def color(points: np.ndarray, outward: np.ndarray) -> np.ndarray:
         return _evaluate(volume, (points - INSIDE_CM * outward).astype(np.float32))[1]
 
-    return Surface(vertices, faces, -inward, color)
+    return Surface(vertices, faces, normals, color)
 
 
 def solid_surface(
@@ -158,7 +157,7 @@ def solid_surface(
         empty: What the error says where there is none.
 
     Returns:
-        Vertices float32 [V, 3]; triangles int32 [F, 3]; unit normals [V, 3] that point inwards.
+        Vertices float32 [V, 3]; triangles int32 [F, 3]; unit normals float32 [V, 3] that point outwards.
 
     Raises:
         AvatarError: No cell reaches ``level``.
@@ -179,7 +178,11 @@ def solid_surface(
     low, high = box
     cell = (high - low) / (len(density) - 1)
     vertices, faces, normals, _ = marching_cubes(edge, level, spacing=tuple(cell), gradient_direction="ascent")
-    return (vertices + low - cell).astype(np.float32), faces.astype(np.int32), normals
+    # Triangles are seen from outside; which way the normals point has changed between versions of scikit-image.
+    first, second, third = (vertices[faces[:, corner]] for corner in range(3))
+    outward = np.cross(second - first, third - first)
+    side = np.sign((normals[faces].sum(1) * outward).sum())
+    return (vertices + low - cell).astype(np.float32), faces.astype(np.int32), (side * normals).astype(np.float32)
 
 
 def _evaluate(volume: Volume, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -44,8 +44,8 @@ def export(
     needs = exporter.needs()
     if folder.is_file() and out is None and exporter.default is not None:
         raise AvatarError(f"{folder} is a bundle, and nothing can be written into it.", fix="Name a file with --out.")
-    folder = run_folder(folder)
-    path = _target(exporter, folder, out)
+    given, folder = folder, run_folder(folder)
+    path = _target(exporter, folder, out, given)
     # What goes into the RUN folder belongs to its model, which must not be trained meanwhile.
     inside = out is None and exporter.default != NO_FILE
     with one_writer(folder) if inside and folder.is_dir() else nullcontext():
@@ -66,7 +66,8 @@ def _asked(speaking: Speaking, controls: Controls) -> bool:
     return speaking.audio is not None or speaking.text is not None or controls != Controls()
 
 
-def _target(exporter: Exporter, folder: Path, out: Path | None) -> Path:
+def _target(exporter: Exporter, folder: Path, out: Path | None, given: Path) -> Path:
+    """The file or folder to write, which must not be the bundle that was given."""
     if exporter.default == NO_FILE:
         if out is not None:
             raise AvatarError("--out does not belong to this format:", why="it writes no file.", fix="Leave it out.")
@@ -76,7 +77,7 @@ def _target(exporter: Exporter, folder: Path, out: Path | None) -> Path:
             raise AvatarError("--out is missing.", fix="Name the file or folder to write.")
         return folder / exporter.default
     if exporter.suffixes:
-        check_output(out, suffixes=exporter.suffixes)
+        check_output(out, *([given] if given.is_file() else []), suffixes=exporter.suffixes)
     return out
 
 

@@ -137,6 +137,9 @@ def test_commands_take_it_and_say_what_they_cannot(run, tmp_path, capsys) -> Non
     assert main(["export", str(path), "--format", "baked"]) == 2 and "nothing can be written into it" in said(capsys)
     assert main(["eval", str(path)]) == 2 and "needs the RUN folder" in said(capsys)
     assert main(["export", str(path), "--format", "bundle", "--out", str(tmp_path / "copy.avatar")]) == 0
+    exact = path.read_bytes()
+    assert main(["export", str(path), "--format", "bundle", "--compact", "--out", str(path)]) == 2
+    assert "is one of the inputs" in said(capsys) and path.read_bytes() == exact
     assert main(["export", str(run), "--format", "bundle"]) == 2 and "--out is missing" in said(capsys)
     assert main(["export", str(run), "--format", "bundle", "--out", str(tmp_path / "me.zip")]) == 2
 

@@ -151,6 +151,8 @@ def test_a_gif_has_few_colors_and_the_right_rate(source, drawn, tmp_path):
                   - cv2.GaussianBlur(drawn[0][0], (0, 0), 1.5)).max() < 25  # fmt: skip
     Gif(size=SIZE, background="none").write(source, tmp_path / "b.gif")
     alone = iio.imread(tmp_path / "b.gif", index=None, mode="RGBA")
+    Gif(size=SIZE, frames=1).write(source, tmp_path / "one.gif")
+    assert len(iio.imread(tmp_path / "one.gif", index=None)) == 1
     assert {*np.unique(alone[..., 3]).tolist()} == {0, 255} and alone[0, 0, 0, 3] == 0
     shown = straight_alpha(drawn[1][-1])[..., 3] >= 128
     assert ((alone[-1][..., 3] == 255) == shown).mean() > 0.999, "nothing of earlier frames is left"

@@ -42,6 +42,8 @@ def test_the_surface_of_a_ball_is_a_closed_sphere():
     outward = (normal * (vertices[faces].mean(1) - CENTRE.numpy())).sum(1)
     turned = normal[:, 1]  # y points down: from outside, triangles turn counter-clockwise in the file's axes
     assert (np.abs(turned) > 0).any() and ((outward > 0).mean() > 0.99)
+    away = (vertices - CENTRE.numpy()) / radius[:, None]
+    assert np.median((surface.outward * away).sum(1)) > 0.97
     assert (colors[vertices[:, 0] > 1.5] == [255, 0, 0]).all() and (colors[vertices[:, 0] < -0.5] == [0, 255, 0]).all()
 
 
@@ -76,6 +78,7 @@ def test_images_with_depth_from_all_sides_make_a_sphere():
     vertices, faces, colors = surface.vertices, surface.faces, surface.colors()
     radius = np.linalg.norm(vertices, axis=1)
     seen = np.abs(vertices[:, 1]) < 3.3  # no camera looks from above or below
+    assert np.median((surface.outward * vertices / radius[:, None]).sum(1)[seen]) > 0.97
     assert np.abs(radius[seen] - 4).max() < 0.35
     edges = np.sort(faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), 1)
     assert (np.unique(edges, axis=0, return_counts=True)[1] == 2).all()

@@ -197,3 +197,67 @@ def test_a_second_finger_does_not_throw_the_view_about():
         touch("pointermove", 1, 102); touch("pointerup", 1, 102); touch("pointermove", 1, 150);
         tell(turns);""")
     assert found == [-20, -20]
+
+
+def test_a_player_that_stands_in_a_page_loads_its_folder_once():
+    """A browser tells the attributes of a part that it upgrades before it says that the part is in the page."""
+    found = run_player("""
+        player.isConnected = true;
+        player.attributeChangedCallback("src", null, "web/");
+        player.connectedCallback();
+        tell({ loads: loads.length, look: player.shadowRoot.adoptedStyleSheets[0].text.includes(".stage") });""")
+    assert found == {"loads": 1, "look": True}
+
+
+def test_speech_that_is_stopped_while_it_loads_is_not_spoken():
+    found = run_player(f"""{SPEAK}
+        const said = player.speak(new Blob(["audio"]));
+        await player.stop(); await said; await settle();
+        tell({{ playing: playing(), clip: engine.clip.name, kept: addresses.size }});""")
+    assert found == {"playing": 0, "clip": "first", "kept": 1}
+
+
+def test_a_clip_that_is_chosen_goes_on_where_speech_is_stopped():
+    found = run_player(f"""{SPEAK}
+        const said = player.speak(new Blob(["audio"])), chosen = player.choose("second");
+        await player.stop(); await clips[1](); await chosen; await said;
+        tell(engine.clip.name);""")
+    assert found == "second"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [("NotSupportedError", "media-src blob:"), ("NotAllowedError", "NotAllowedError"), ("AbortError", "")],
+)
+def test_a_click_that_plays_nothing_says_why(error: str, said: str):
+    found = run_player(f"""
+        await load();
+        rules.refused = {error!r};
+        player.ui.play.dispatchEvent(new Event("click"));
+        await settle();
+        tell(player.ui.said.textContent);""")
+    assert said in found if said else not found
+
+
+def test_a_worker_that_cannot_begin_says_so_and_is_not_asked_again():
+    voice = """
+        let worker = null;
+        globalThis.Worker = class { constructor() { worker = this; } postMessage() {} terminate() {} };
+        const row = { data: new Float32Array(4), shape: [4, 1] };
+        const named = ["face_unit", "face_linear", "face_example", "face_weight", "base", "pose", "warp", "warp_step"];
+        const arrays = Object.fromEntries(named.map((name) => [name, row]));
+        const voice = () => new Voice(arrays, { frames: 1, width: 1 }, "");
+        const why = (asked) => asked.then(() => "", ({ message }) => message);
+    """
+    found = run_player(f"""{voice}
+        const early = voice();
+        worker.onmessage({{ data: {{ error: "too old" }} }});
+        const late = voice(), waiting = why(late.hear(1, new Float32Array(1), 16000, true));
+        worker.onerror();
+        const piece = voice(), [one, two] = [why(piece.hear(1, [], 1, false)), piece.hear(1, [], 1, true)];
+        worker.onmessage({{ data: {{ id: 1, error: "a bad piece" }} }});
+        worker.onmessage({{ data: {{ id: 1, count: 3 }} }});
+        const after = [await why(early.hear(1, [], 1, true)), await waiting, await why(late.hear(2, [], 1, true))];
+        tell([...after, await one, (await two).count]);""")
+    assert "too old" in found[0] and "cannot begin" in found[1] and "cannot begin" in found[2]
+    assert found[3:] == ["a bad piece", 3]

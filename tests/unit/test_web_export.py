@@ -259,6 +259,13 @@ def test_clips_of_the_same_name_stay_beside_each_other(run, made, motion, tmp_pa
     assert main([*command, "--clip", "Ça va"]) == 0
     clips = json.loads((other / "avatar.json").read_text())["clips"]
     assert [one["name"] for one in clips] == ["hello-you", "Ça-va-2", "Ça-va"], "that of --clip is replaced"
+    assert clips[0]["audio"] and main([*command, "--clip", "Hello you"]) == 0
+    clips = json.loads((other / "avatar.json").read_text())["clips"]
+    named = {Path(one["file"]).name for one in clips} | {Path(one).name for clip in clips for one in clip["audio"]}
+    left = {path.name for path in (other / "clips").iterdir()}
+    assert left == named | {f"{one}.js" for one in left if one.endswith(".bin")}, (
+        "nothing of what was replaced is published"
+    )
 
 
 @pytest.mark.parametrize(("speaking", "controls", "title"), [

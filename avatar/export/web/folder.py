@@ -231,6 +231,10 @@ def _write_clip(
     rows = [reader.coefficients(motion, index) for index in log.track(range(len(motion)), "fitting frames")]
     coefficients = torch.stack(rows)
     file = f"{web.CLIPS}/{name}.bin"
+    # Some disks do not tell a from A. What is replaced must not stay in a folder that is published.
+    replaced = [one for one in manifest["clips"] if one["name"].casefold() == name.casefold()]
+    for old in (path for one in replaced for path in (one["file"], f"{one['file']}.js", *one["audio"])):
+        (folder / web.CLIPS / Path(old).name).unlink(missing_ok=True)
     web.write_twice(folder, file, web.pack(clip_arrays(motion, coefficients)))
     audio: list[str] = []
     if source.audio is not None:
@@ -240,8 +244,7 @@ def _write_clip(
         )  # fmt: skip
     clip = {"name": name, "title": title, "file": file, "frames": len(motion),
             "audio": [f"{web.CLIPS}/{one}" for one in audio]}  # fmt: skip
-    # Some disks do not tell a from A, so that the files of such a name were replaced as well.
-    manifest["clips"] = [*(one for one in manifest["clips"] if one["name"].casefold() != name.casefold()), clip]
+    manifest["clips"] = [*(one for one in manifest["clips"] if one not in replaced), clip]
     psnr = _psnr(source.avatar, reader, gaussians, motion, coefficients)
     if min(psnr) < LEAST_PSNR:
         log.warn(

@@ -11,6 +11,7 @@ export class AvatarPlayer extends (globalThis.HTMLElement || Object) { // Node.j
   constructor() {
     super();
     this.attachShadow({ mode: "open" }).innerHTML = PARTS;
+    dress(this.shadowRoot);
     const all = (names) => names.map((name) => [name, this.shadowRoot.querySelector(`.${name}`)]);
     this.ui = Object.fromEntries(all(["stage", "image", "canvas", "said", "start", "bar", "play", "seek", "time", "mute", "clips", "sliders", "expression", "speech", "choose", "microphone", "stop", "note", "file"]));
     this.wire();
@@ -38,7 +39,7 @@ export class AvatarPlayer extends (globalThis.HTMLElement || Object) { // Node.j
   }
 
   attributeChangedCallback(name, before, now) {
-    if (before === now || !this.isConnected) return;
+    if (before === now || !this.isConnected || !this.watcher) return; // what stands in the page is read once it is in it
     if (name === "src") this.load();
     else if (name === "size") this.fit();
     else if (name === "clip" && this.engine) {
@@ -122,6 +123,13 @@ export class AvatarPlayer extends (globalThis.HTMLElement || Object) { // Node.j
     if (playing) await this.play();
   }
 
+  /** Says why a click plays nothing: the audio is refused, by the browser or by the page's own policy. */
+  unplayed(error) {
+    if (error.name === "AbortError") return; // it was paused already
+    const audio = error.name === "NotSupportedError";
+    this.fail(audio ? new Error("The audio of this clip cannot be played: the browser, or a policy of this page without media-src blob:, refuses it.") : error);
+  }
+
   play() { return this.engine.clock.play(); }
   pause() { this.engine?.clock.pause(); }
   get paused() { return !this.engine?.clock.playing; }
@@ -195,7 +203,7 @@ export class AvatarPlayer extends (globalThis.HTMLElement || Object) { // Node.j
   }
 
   wire() {
-    const { ui } = this, toggle = () => (this.paused ? this.play() : this.pause());
+    const { ui } = this, toggle = () => (this.paused ? this.play().catch((error) => this.unplayed(error)) : this.pause());
     for (const button of [ui.play, ui.start]) button.addEventListener("click", toggle);
     ui.seek.addEventListener("input", () => { this.currentTime = Number(ui.seek.value); });
     ui.clips.addEventListener("change", () => this.choose(ui.clips.value));

@@ -69,7 +69,7 @@ export class Engine extends EventTarget {
 
   /** Speaks audio: a Blob, an ArrayBuffer or an AudioBuffer. It is heard once its first second is ready. */
   async speak(source, title = "Audio") {
-    const file = this.wanted = audioFile(source), voice = await this.voice(), clock = new Clock(0);
+    const file = this.wanted = this.saying = audioFile(source), voice = await this.voice(), clock = new Clock(0);
     let samples;
     try {
       await clock.hear(URL.createObjectURL(file));
@@ -110,7 +110,7 @@ export class Engine extends EventTarget {
 
   /** Speaks along with a MediaStream, until `perform` is called again. */
   async listen(stream) {
-    this.wanted = stream;
+    this.wanted = this.saying = stream;
     const voice = await this.voice(), spoken = new Spoken(voice, Infinity), clock = new LiveClock(spoken), id = voice.utterances += 1;
     let waiting = 0; // seconds
     await clock.listen(stream, async (samples, rate) => {
@@ -125,6 +125,11 @@ export class Engine extends EventTarget {
     });
     if (this.closed || this.wanted !== stream) return clock.close();
     this.perform({ name: "", title: "Microphone", audio: [] }, spoken, clock);
+  }
+
+  /** Gives up speech that is still being loaded; a clip that was chosen after it goes on. */
+  unsay() {
+    if (this.saying && this.wanted === this.saying) this.wanted = null;
   }
 
   /** Sets a control; the face stays changed until it is set again. */

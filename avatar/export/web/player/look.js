@@ -29,8 +29,20 @@ details { margin-top: .5rem; }
 summary { cursor: pointer; padding: .4rem 0; }
 label { display: grid; grid-template-columns: 8rem minmax(0, 1fr); gap: .5rem; align-items: center; font-size: .875rem; color: var(--soft); min-height: 2rem; }`;
 
-const PARTS = `<style>${STYLE}</style>
-<div class="stage" tabindex="0" role="group" part="stage">
+/** Gives the parts their look; as a sheet of its own, because a policy of the page may refuse a style in it. */
+function dress(root) {
+  if (globalThis.CSSStyleSheet?.prototype.replaceSync && "adoptedStyleSheets" in root) {
+    const sheet = new CSSStyleSheet();
+    sheet.replaceSync(STYLE);
+    root.adoptedStyleSheets = [sheet];
+  } else {
+    const style = document.createElement("style");
+    style.textContent = STYLE;
+    root.prepend(style);
+  }
+}
+
+const PARTS = `<div class="stage" tabindex="0" role="group" part="stage">
   <img class="image" alt="" part="background"><canvas class="canvas" role="img" part="canvas"></canvas>
   <span class="mark" title="Made by a model that was trained on this person">AI-generated</span>
   <p class="said" role="status">Loading …</p>

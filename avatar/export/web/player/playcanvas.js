@@ -66,11 +66,16 @@ export class AvatarEntity extends pc.Entity {
 
   /** Puts an entity with a camera where the avatar was filmed from, turned by degrees. */
   aim(camera, width, height, azimuth = 0, elevation = 0, zoom = 1) {
-    const { matrix, fov } = this.performer.camera(width, height, azimuth, elevation, zoom);
+    const { matrix, fov, center: [cx, cy] } = this.performer.camera(width, height, azimuth, elevation, zoom);
     const place = new pc.Mat4().mul2(this.getWorldTransform(), new pc.Mat4().set(matrix));
     camera.setPosition(place.getTranslation());
     camera.setRotation(new pc.Quat().setFromMat4(place));
     camera.camera.fov = fov;
+    // The optical axis need not meet the middle of the image: a person is cropped out of a frame.
+    const { nearClip: near, farClip: far } = camera.camera, step = (2 * near * Math.tan((fov * Math.PI) / 360)) / height;
+    camera.camera.calculateProjection = (projection) => {
+      projection.setFrustum(-cx * step, (width - cx) * step, -(height - cy) * step, cy * step, near, far);
+    };
   }
 
   /** Brings the splats to where the clock is. */

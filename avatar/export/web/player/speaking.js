@@ -94,6 +94,7 @@ export class Speaking {
   async stop() {
     this.end();
     const { engine } = this.player;
+    engine?.unsay();
     if (engine?.clip && !engine.clip.name) {
       engine.clock.close();
       await this.player.choose(this.clip || engine.manifest.clips[0].name);

@@ -72,16 +72,24 @@ export class Voice {
     const url = URL.createObjectURL(new Blob([code], { type: "text/javascript" })); // a page from disk may load no other worker
     this.worker = new Worker(url);
     this.worker.onmessage = ({ data }) => {
+      if (data.error && data.id === undefined) return this.fails(data.error);
       const { done, fail } = this.waiting.shift();
       if (data.error) fail(new Error(data.error));
       else done(data);
     };
-    this.worker.onerror = () => { for (const { fail } of this.waiting.splice(0)) fail(new Error("The page cannot begin to hear.")); };
+    this.worker.onerror = () => this.fails("The page cannot begin to hear.");
     this.worker.postMessage({ arrays: heard, about });
+  }
+
+  /** The worker could not begin: this browser, or a policy of the page, lacks what it needs. Nothing is ever heard. */
+  fails(why) {
+    this.broken = new Error(`This page cannot make lips: ${why}`);
+    for (const { fail } of this.waiting.splice(0)) fail(this.broken);
   }
 
   /** Hears a piece of an utterance; gives { frames, count, final }. Pieces are answered one after the other. */
   hear(id, samples, rate, final) {
+    if (this.broken) return Promise.reject(this.broken);
     return new Promise((done, fail) => {
       this.waiting.push({ done, fail });
       this.worker.postMessage({ id, samples, rate, final });
