@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -12,14 +11,18 @@ from tests.node import told
 
 WORLD = """
 const seen = {};
-class Any { getTranslation() { return this; } setFromMat4() { return this; } mul2() { return this; } set() { return this; } }
+class Any {
+  getTranslation() { return this; }
+  setFromMat4() { return this; }
+  mul2() { return this; }
+  set() { return this; }
+}
 const pc = { Entity: class { getWorldTransform() { return new Any(); } }, Mat4: Any, Quat: Any };
 const projection = { setFrustum(...sides) { seen.sides = sides; } };
 const entity = { setPosition() {}, setRotation() {}, camera: { nearClip: 0.1, farClip: 100 } };
 """
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="Node.js is not here")
 def test_the_camera_has_the_principal_point_of_the_frame() -> None:
     """A pixel of 200x100 at (130, 40) is on the optical axis."""
     source = (Path(web.__file__).parent / "player" / "playcanvas.js").read_text()
