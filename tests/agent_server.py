@@ -33,6 +33,8 @@ class AgentServer:
         self.names = True
         self.answer = ["a b c", " d ee. f", " g h", " i jj."]
         self.transcript = "what time is it"
+        self.late_transcript = 0.0  # seconds after the answer at which it comes; negative: not before the next one
+        self.committed = 0  # pieces of audio
         self.asked: list[dict[str, Any]] = []  # bodies of chat completions
         self.seconds: list[float] = []  # of what was transcribed
         self.keys: list[str] = []
@@ -95,6 +97,9 @@ class AgentServer:
                 break
             event = json.loads(message.data)
             self.events.append(event)
+            if event["type"] == "input_audio_buffer.commit":
+                self.committed += 1
+                await socket.send_json({"type": "input_audio_buffer.committed", "item_id": f"heard_{self.committed}"})
             if event["type"] != "response.create":
                 continue
             if self.mode == "nonsense":
@@ -114,9 +119,13 @@ class AgentServer:
 
     async def _respond(self, socket: web.WebSocketResponse, name: str) -> None:
         item = {"response_id": name, "item_id": f"item_{name}", "output_index": 0, "content_index": 0}
-        heard = "conversation.item.input_audio_transcription.completed"
+        heard = {"type": "conversation.item.input_audio_transcription.completed"}
         await socket.send_json({"type": "response.created", "response": {"id": name}})
-        await socket.send_json({"type": heard, "transcript": self.transcript})
+        if self.late_transcript < 0 and self.committed > 1:
+            before = {"item_id": f"heard_{self.committed - 1}", "transcript": "of the turn before"}
+            await socket.send_json(heard | before)
+        if not self.late_transcript:
+            await socket.send_json(heard | {"item_id": f"heard_{self.committed}", "transcript": self.transcript})
         tone = (8000 * np.sin(np.arange(12000) * 0.1)).astype("<i2")  # half a second
         for i, text in enumerate(self.answer):
             if i == 2 and self.mode in ("hang", "die"):
@@ -125,3 +134,6 @@ class AgentServer:
             await socket.send_json({"type": "response.output_audio.delta", "delta": audio} | item)
             await socket.send_json({"type": "response.output_audio_transcript.delta", "delta": text} | item)
         await socket.send_json({"type": "response.done", "response": {"id": name, "status": "completed"}})
+        if self.late_transcript > 0:
+            await asyncio.sleep(self.late_transcript)
+            await socket.send_json(heard | {"item_id": f"heard_{self.committed}", "transcript": self.transcript})

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
+from avatar.audio.turns import SpeechFrames
 from avatar.audio2motion.base import gain_for, levelled
 from avatar.infer.layers import joined
 from avatar.io.audio import SAMPLE_RATE, SILENCE_DB, loudness_db
@@ -90,7 +91,8 @@ class Utterances:
         # Only of the thread that takes.
         self._parts: deque[_Part] = deque()
         self._ended: list[int] = []  # utterances that are over, for the next frame
-        self._spoken: deque[np.ndarray] = deque(maxlen=round(LEVEL_SECONDS[1] * SAMPLE_RATE) // PIECE)  # last pieces
+        self._voice = SpeechFrames()
+        self._spoken: deque[np.ndarray] = deque(maxlen=round(LEVEL_SECONDS[1] * SAMPLE_RATE) // PIECE)  # last speech
         self._seen_epoch, self._seen_pushes, self._last_push = 0, 0, 0.0
         self._now: float | None = None  # moment of the last step, ...
         self._left = 0  # ... and samples that may still be encoded in it
@@ -274,8 +276,7 @@ class Utterances:
             last.finish()
             last = self._open(utterance, True)
         last.quiet = last.quiet + len(piece) if silent else 0
-        if not silent:
-            self._spoken.append(piece)
+        self._spoken.extend(frame for frame, speech in self._voice.push(piece) if speech)
         last.push(piece)
 
     def _open(self, utterance: int, silent: bool) -> _Part:
@@ -290,9 +291,10 @@ class Utterances:
         """Level of what was said last and of what waits, dBFS; None where that is too little to tell."""
         with self._lock:
             waiting = [entry[1] for entry in self._inbox if entry is not None][: self._spoken.maxlen]
-        levels = moments_db(np.concatenate([*self._spoken, *waiting, np.zeros(0, np.float32)]))
-        audible = levels[levels > SILENCE_DB]
-        return voice_level(audible) if len(audible) * PIECE >= LEVEL_SECONDS[0] * SAMPLE_RATE else None
+        judged = SpeechFrames().push(np.concatenate([np.zeros(0, np.float32), *waiting]))  # a room is no voice
+        frames = [*self._spoken, *(frame for frame, speech in judged if speech)]
+        enough = len(frames) * PIECE >= LEVEL_SECONDS[0] * SAMPLE_RATE
+        return voice_level(moments_db(np.concatenate(frames))) if enough else None
 
 
 def needed_samples(speech: AudioToMotion) -> int:

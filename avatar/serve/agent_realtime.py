@@ -44,7 +44,10 @@ NONSENSE = "The agent answered something that is no realtime event."
 _AUDIO = ("response.output_audio.delta", "response.audio.delta")
 _TEXT = ("response.output_audio_transcript.delta", "response.audio_transcript.delta")
 _ONLY_TEXT = ("response.output_text.delta", "response.text.delta")  # an answer without audio: said here
+_COMMITTED = "input_audio_buffer.committed"
 _HEARD = "conversation.item.input_audio_transcription.completed"
+_NOT_HEARD = "conversation.item.input_audio_transcription.failed"
+LATE_SECONDS = 3.0  # after an answer in which the transcript of the turn may still come
 _BUSY = "conversation_already_has_active_response"  # refuses an answer, whether it names the request or not
 _HARMLESS = ("response_cancel_not_active", "invalid_value")  # after an interruption: nothing was left to stop
 
@@ -64,6 +67,9 @@ class RealtimeAgent:
         self._socket: Socket | None = None
         self._item = ""  # of the last answer
         self._open = False  # whether an answer is under way at the other side
+        self._late = False  # whether a transcript is waited for after it
+        self._uncommitted = 0  # pieces of audio whose names are not known yet; those of older turns come first
+        self._names = False  # whether the other side names them at all
         self._past: set[str] = set()  # answers that are over or were stopped
         self._unseen: list[str] = []  # requests for answers that were stopped before their name was known
         self._messages: asyncio.Queue[Any] = asyncio.Queue(MOST_WAITING)
@@ -75,6 +81,8 @@ class RealtimeAgent:
         options = {"instructions": instructions} if instructions else {}
         events = [event for turn in turns for event in _turn_events(turn)]
         self._open, self._item, current = True, "", ""
+        transcripts = _Transcripts(sum(turn.audio is not None for turn in turns) if self._settings.transcriber else 0)
+        self._uncommitted += sum(turn.audio is not None for turn in turns)
         request, refused = f"event_{secrets.token_hex(8)}", False
         await self._send(socket, *events, {"type": "response.create", "event_id": request, "response": options})
         stream = soxr.ResampleStream(RATE, SAMPLE_RATE, 1, dtype="float32")
@@ -96,23 +104,52 @@ class RealtimeAgent:
                         return
                 elif kind in _TEXT or kind in _ONLY_TEXT:
                     yield Words(_string(event.get("delta")), aloud=kind in _ONLY_TEXT)
-                elif kind == _HEARD:
-                    yield Transcript(_string(event.get("transcript")).strip())
+                elif kind == _COMMITTED:
+                    self._committed(event, transcripts)
+                elif kind in (_HEARD, _NOT_HEARD):
+                    if (text := transcripts.take(event, self._names)) is not None:
+                        yield Transcript(text)
                 elif refused or (kind == "error" and _code(event) not in _HARMLESS):
                     message = reason_of((event.get("error") or {}).get("message"), self._settings.key)
                     raise AgentError("The agent refuses:", why=message or "it does not say why.")
                 elif kind == "response.done":
-                    self._open = False
+                    self._open, self._late = False, transcripts.owed > 0
                     _check_done(event)
                     break
             yield AudioPiece(stream.resample_chunk(np.zeros(0, np.float32), last=True))
+            async for text in self._late_ones(transcripts):
+                yield Transcript(text)
         finally:
+            self._late = False
             self._past |= {current} - {""}
             if self._open:
                 self._open = False
                 if not current and not refused:  # nothing comes of a request that was refused
                     self._unseen.append(request)
                 await self._cancel(socket)
+
+    def _committed(self, event: dict[str, Any], transcripts: _Transcripts) -> None:
+        """Note the name of a piece of audio: those of turns before this one come first."""
+        self._uncommitted, self._names = self._uncommitted - 1, True
+        if self._uncommitted < transcripts.pieces:
+            transcripts.names.add(str(event.get("item_id")))
+
+    async def _late_ones(self, transcripts: _Transcripts) -> AsyncGenerator[str]:
+        """Transcripts that come after the answer: the other side makes them beside it."""
+        clock = asyncio.get_running_loop().time
+        end = clock() + LATE_SECONDS
+        while transcripts.owed and (left := end - clock()) > 0:
+            try:
+                message = await asyncio.wait_for(self._messages.get(), left)
+            except asyncio.TimeoutError:
+                return
+            event = _event_of(message)
+            if event is None:
+                return
+            if event["type"] == _COMMITTED:
+                self._committed(event, transcripts)
+            elif event["type"] in (_HEARD, _NOT_HEARD) and (text := transcripts.take(event, self._names)) is not None:
+                yield text
 
     def _is_past(self, event: dict[str, Any]) -> bool:
         """Whether an event belongs to an answer that is over or was stopped. Requests are heeded in their order."""
@@ -168,7 +205,7 @@ class RealtimeAgent:
                 fix="Check that its server runs, and that --agent is its address.",
             ) from None  # fmt: skip
         self._socket = socket
-        self._past, self._unseen = set(), []
+        self._past, self._unseen, self._uncommitted = set(), [], 0
         self._messages = asyncio.Queue(MOST_WAITING)
         self._reader = asyncio.create_task(self._read(socket, self._messages))
         form = {"type": "audio/pcm", "rate": RATE}
@@ -202,14 +239,8 @@ class RealtimeAgent:
         if message is None:
             await socket.close()
             raise AgentError("The agent broke off in the middle of its answer.")
-        if message.type is not aiohttp.WSMsgType.TEXT:
-            await socket.close()
-            raise AgentError(NONSENSE)
-        try:
-            event = json.loads(message.data)
-        except (ValueError, RecursionError):
-            event = None
-        if not isinstance(event, dict) or not isinstance(event.get("type"), str):
+        event = _event_of(message)
+        if event is None:
             await socket.close()
             raise AgentError(NONSENSE)
         return event
@@ -217,7 +248,7 @@ class RealtimeAgent:
     async def _read(self, socket: Socket, messages: asyncio.Queue[Any]) -> None:
         """Read on while nothing is asked, too: else pings stay unanswered. What comes then is dropped."""
         async for message in socket:
-            if self._open or self._unseen:
+            if self._open or self._late or self._unseen:
                 await messages.put(message)
         with suppress(asyncio.QueueFull):
             messages.put_nowait(None)
@@ -225,6 +256,44 @@ class RealtimeAgent:
     async def _cancel(self, socket: Socket) -> None:
         if not socket.closed:
             await self._send(socket, {"type": "response.cancel"})
+
+
+class _Transcripts:
+    """What is still to come of what a turn said.
+
+    Attributes:
+        pieces: Of audio in the turn.
+        owed: Transcripts that have not come.
+        names: Of the pieces, as far as they are known.
+    """
+
+    def __init__(self, pieces: int) -> None:
+        self.pieces = self.owed = pieces
+        self.names: set[str] = set()
+
+    def take(self, event: dict[str, Any], named: bool) -> str | None:
+        """The text of a transcript of this turn; None: it is of a turn before, or there is none.
+
+        Args:
+            event: Of a transcript, or that there will be none.
+            named: Whether pieces of audio have names; else it is taken for one of this turn.
+        """
+        name = event.get("item_id")
+        if named and name is not None and str(name) not in self.names:
+            return None
+        self.owed -= 1
+        return _string(event.get("transcript")).strip() if event["type"] == _HEARD else None
+
+
+def _event_of(message: Any) -> dict[str, Any] | None:
+    """The event in a message; None where there is none, or the connection is closed."""
+    if message is None or message.type is not aiohttp.WSMsgType.TEXT:
+        return None
+    try:
+        event = json.loads(message.data)
+    except (ValueError, RecursionError):
+        return None
+    return event if isinstance(event, dict) and isinstance(event.get("type"), str) else None
 
 
 def _turn_events(turn: Turn) -> list[dict[str, Any]]:

@@ -117,7 +117,7 @@ class Conversation:
             self._listener.outbox.put(self._interrupt())
         for turn in turns:
             if turn.text and turn.role == "user":
-                self._tell({"type": "heard", "segment": segment, "text": turn.text})
+                self._tell({"type": "heard", "segment": segment, "text": turn.text, "typed": True})
         self._start(turns, segment, instructions, verbatim)
         return segment
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from avatar.serve.metrics import Metrics
 
 NORMAL, AWAY, TRY_AGAIN_LATER, TOO_SLOW = 1000, 1001, 1013, 4008  # status of a closed WebSocket
+GOODBYE_SECONDS = 5.0  # that a client has to close its side
 MOST_REASON = 120  # bytes of a reason; the protocol allows 123
 SLOW = "The connection is too slow for audio and video."
 
@@ -52,8 +53,8 @@ async def say(socket: web.WebSocketResponse, words: dict[str, Any]) -> None:
             await asyncio.wait_for(socket.send_json(words), 2.0)
 
 
-async def close(socket: web.WebSocketResponse, code: int, reason: str) -> None:
-    """Close with a status and a reason, and do not wait long for the client."""
+async def close(socket: web.WebSocketResponse, code: int, reason: str, seconds: float = GOODBYE_SECONDS) -> None:
+    """Close with a status and a reason, and do not wait longer for the client than some seconds."""
     message = reason.encode()[:MOST_REASON].decode(errors="ignore").encode()  # no half character: it must be UTF-8
     with suppress(ConnectionError, asyncio.TimeoutError, RuntimeError):
-        await asyncio.wait_for(socket.close(code=code, message=message), 5.0)
+        await asyncio.wait_for(socket.close(code=code, message=message), seconds)

@@ -19,6 +19,7 @@ from avatar.motion.emotion import EMOTIONS
 from avatar.provenance.source_type import TRAINED
 from avatar.serve.agent import Echo, Turn
 from avatar.serve.conversation import Conversation
+from avatar.serve.farewell import GOODBYE_SECONDS
 from avatar.serve.messages import Message, controls_of
 from avatar.serve.voice import MOST_FILE_BYTES, decode
 from avatar.viewer.controls import RANGES, Sliders, apply_controls
@@ -57,6 +58,7 @@ class Guest:
         began, active: Seconds of the monotonic clock: when it came, and when it last did or said something.
         over: Set once the session is to end.
         reason: Why it ends; empty where the listener left.
+        goodbye_seconds: How long the door waits for the client to close its connection.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Guest:
         self._voice, self._metrics = voice, metrics
         self.began = self.active = time.monotonic()
         self.over, self.reason = asyncio.Event(), ""
+        self.goodbye_seconds = GOODBYE_SECONDS
         self.conversation = Conversation(agent or Echo(), listener, voice, metrics, self.interrupt)
         listener.told = self.conversation.words
         self._answers, self._face, self._file_bytes = answers, face, file_bytes
@@ -79,8 +82,15 @@ class Guest:
         self._second, self._messages = 0, 0
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def end(self, reason: str = "") -> None:
-        """Ask the door to end the session, and say why. The avatar stops at once, so that goodbyes need not wait."""
+    def end(self, reason: str = "", replaced: bool = False) -> None:
+        """Ask the door to end the session, and say why. The avatar stops at once, so that goodbyes need not wait.
+
+        Args:
+            reason: A sentence for the client.
+            replaced: Whether the same client has come again and waits for the place: the door makes it short.
+        """
+        if replaced:
+            self.goodbye_seconds = 1.0  # a network that is gone answers nothing
         if not self.over.is_set():
             self.reason = reason
             self.over.set()

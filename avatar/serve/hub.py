@@ -21,7 +21,7 @@ from avatar.serve.voice import MOST_FILE_BYTES, Voice
 
 CLOSING = "The server is shutting down."
 RETRY_SECONDS = 10  # after which a listener who found the server full may ask again
-LEAVE_SECONDS = 3.0  # in which a session that is replaced has to end; the page waits 10 s for a first word
+LEAVE_SECONDS = 5.0  # in which a session that is replaced has to end; the page waits 10 s for a first word
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +163,7 @@ class Hub:
 
     async def _see_out(self, guest: Guest) -> None:
         """End a session, and return once its place is free."""
-        guest.end()
+        guest.end(replaced=True)
         try:
             await asyncio.wait_for(self._left[guest.name].wait(), LEAVE_SECONDS)
         except asyncio.TimeoutError:

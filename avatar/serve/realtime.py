@@ -19,7 +19,7 @@ from aiohttp import WSMsgType, web
 from avatar.errors import AvatarError
 from avatar.infer.video import resize
 from avatar.serve.encoder import Encoder
-from avatar.serve.farewell import TRY_AGAIN_LATER, close, end_tasks, say
+from avatar.serve.farewell import GOODBYE_SECONDS, TRY_AGAIN_LATER, close, end_tasks, say
 from avatar.serve.hub import Full, Hub
 from avatar.serve.outbox import AudioPart, ImagePart, NewestImage, Part
 from avatar.serve.realtime_events import (
@@ -113,7 +113,7 @@ class _Connection:
             finally:
                 await self._drop_peer()
             error = error_event(Mistake(reason, "session_expired"), None, "server_error") if reason else None
-            await _close(self._socket, error, code)
+            await _close(self._socket, error, code, self._guest.goodbye_seconds)
 
     # --- to the client --------------------------------------------------------------------------------------------
 
@@ -198,7 +198,7 @@ class _Connection:
         if response is None:
             return
         if kind == "heard":
-            events = response.transcribed(words["text"])
+            events = [] if words.get("typed") else response.transcribed(words["text"])
         elif kind == "answer":
             events = response.text(words["text"])
         elif kind == "segment.started":
@@ -374,7 +374,9 @@ def _sdp_of(text: Any) -> tuple[str, bool]:
     return sdp, True
 
 
-async def _close(socket: web.WebSocketResponse, error: dict[str, Any] | None, code: int) -> None:
+async def _close(
+    socket: web.WebSocketResponse, error: dict[str, Any] | None, code: int, seconds: float = GOODBYE_SECONDS
+) -> None:
     if error is not None:
         await say(socket, {"event_id": new_id("event")} | error)
-    await close(socket, code, error["error"]["message"] if error is not None else "")
+    await close(socket, code, error["error"]["message"] if error is not None else "", seconds)

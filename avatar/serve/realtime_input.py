@@ -123,6 +123,8 @@ class RealtimeInput:
         item = message_item(Turn(audio=audio), self._next)
         self._put({"type": "input_audio_buffer.committed", "item_id": item.name})
         self._next = new_id("item")
+        if len(self._waiting) >= MOST_WAITING:  # nobody asked for an answer to what was said first
+            del self._waiting[0]
         self._keep(item)
 
     # --- items ----------------------------------------------------------------------------------------------------
@@ -179,7 +181,9 @@ class RealtimeInput:
         said = response.get("pre_generated_assistant_message")
         if said is not None:
             said = said | {"role": "assistant"} if isinstance(said, dict) else said
-            return Wanted(self._read(said, "response.pre_generated_assistant_message"), "", True)
+            answer = self._read(said, "response.pre_generated_assistant_message")
+            self._waiting = []  # the client has answered it itself
+            return Wanted(answer, "", True)
         given = response.get("input")
         if given is not None:
             if not isinstance(given, list) or len(given) > MOST_WAITING:

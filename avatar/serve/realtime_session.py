@@ -132,13 +132,16 @@ class RealtimeSession:
                 f"This session's avatar is {self.character}.", param="session.avatar.character",
                 fix="Choose another one when you connect: /v1/realtime?avatar=NAME.",
             )  # fmt: skip
-        protocol = wanted.get("output_protocol") or "webrtc"
-        if protocol not in ("webrtc", "websocket"):
+        protocol = wanted.get("output_protocol")
+        if protocol not in (None, "webrtc", "websocket"):
             raise Mistake(
                 "This output protocol is unknown.", param="session.avatar.output_protocol",
                 fix="Send webrtc or websocket.",
             )  # fmt: skip
-        self.video, self.audit = protocol == "websocket", wanted.get("output_audit_audio") is True
+        if protocol is not None:
+            self.video = protocol == "websocket"
+        if wanted.get("output_audit_audio") is not None:
+            self.audit = wanted["output_audit_audio"] is True
         scene = object_field(wanted, "scene", "session.avatar.scene")
         if not scene:
             return {}

@@ -55,6 +55,7 @@ class Segments:
         self._known: OrderedDict[str, Interruption | None] = OrderedDict()
         self._numbers: dict[int, str] = {}  # utterance to the name of its segment
         self._lengths: dict[str, int] = {}  # samples of segments that were pushed as a whole
+        self._failed: dict[str, str] = {}  # segments whose source failed, and why, while what was pushed is still said
         self._last = 0  # number of the last utterance that was ended or interrupted
         self._open = ""  # name of what is pushed now
         self._pushed = 0  # samples of it
@@ -82,12 +83,18 @@ class Segments:
         return True
 
     def push(self, name: str, samples: np.ndarray) -> int:
-        """Push audio as it comes, such as that of a microphone, as part of segment ``name``; return what fitted."""
+        """Push audio as it comes, such as that of a microphone, as part of segment ``name``; return what fitted.
+
+        Nothing fits while something else is said or waits to be said.
+        """
         with self._ready:
             if self._open != name:
                 if self._open or self._waiting:
                     return 0  # something else is being said
                 self._open, self._pushed = name, 0
+            elif self._waiting:  # a microphone never ends by itself: it goes on after what is asked for
+                self._end()
+                return 0
             return self._push(samples)
 
     def end(self, name: str) -> None:
@@ -121,6 +128,7 @@ class Segments:
                     self._known[dropped] = found if dropped == spoken else Interruption(dropped, 0)
             self._numbers.clear()
             self._lengths.clear()
+            self._failed.clear()
             self._open, self._pushed = "", 0
             self._ready.notify_all()
         return found
@@ -141,9 +149,12 @@ class Segments:
             with self._ready:
                 name = self._numbers.pop(number, "")
                 samples = self._lengths.pop(name, 0)
+                why = self._failed.pop(name, None)
                 if name in self._known:
                     self._known[name] = Interruption(name, round(1000 * samples / SAMPLE_RATE))
-            if name:
+            if why is not None:
+                self._tell({"type": "segment.failed", "segment": name, "message": why})
+            elif name:
                 self._tell({"type": "segment.done", "segment": name})
 
     def close(self) -> None:
@@ -224,7 +235,11 @@ class Segments:
             if epoch != self._epoch:
                 return
             if self._open == segment.name:
+                spoken = self._pushed > 0
                 self._end()
+                if spoken:  # it is over once that was said
+                    self._failed[segment.name] = why
+                    return
         self._tell({"type": "segment.failed", "segment": segment.name, "message": why})
 
 

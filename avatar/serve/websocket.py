@@ -30,7 +30,7 @@ from avatar.errors import AvatarError
 from avatar.io.audio import SAMPLE_RATE
 from avatar.serve.ahead import AHEAD_SECONDS, Ahead
 from avatar.serve.encoder import Codec, Encoder
-from avatar.serve.farewell import TRY_AGAIN_LATER, close, end_tasks, say
+from avatar.serve.farewell import GOODBYE_SECONDS, TRY_AGAIN_LATER, close, end_tasks, say
 from avatar.serve.hub import Full, Hub
 from avatar.serve.outbox import AudioPart, ImagePart, NewestImage, Words
 
@@ -83,7 +83,8 @@ class _Connection:
         try:
             await asyncio.wait(tasks, return_when="FIRST_COMPLETED")
         finally:
-            await _say_goodbye(self._socket, *await end_tasks(tasks, self._guest, self._hub.metrics))
+            reason, code = await end_tasks(tasks, self._guest, self._hub.metrics)
+            await _say_goodbye(self._socket, reason, code, self._guest.goodbye_seconds)
 
     async def _send(self) -> None:
         outbox = self._guest.listener.outbox
@@ -142,7 +143,7 @@ def _epoch_ms(made: float) -> float:
     return 1000 * (time.time() - time.monotonic() + made)
 
 
-async def _say_goodbye(socket: web.WebSocketResponse, reason: str, code: int) -> None:
+async def _say_goodbye(socket: web.WebSocketResponse, reason: str, code: int, seconds: float = GOODBYE_SECONDS) -> None:
     if reason:
         await say(socket, {"type": "goodbye", "message": reason})
-    await close(socket, code, reason)
+    await close(socket, code, reason, seconds)

@@ -47,13 +47,6 @@ struct RadianceOffsets {
   }
 };
 
-// Sizes padded to whole registers of 16 floats. Those of other instruction sets are narrower or as wide, so memory for
-// these is enough for all.
-inline RadianceSizes widest(const RadianceSizes& s) {
-  const auto wide = [](int32_t size) { return (size + 15) / 16 * 16; };
-  return {wide(s.inputs), wide(s.attention), wide(s.gates), wide(s.hidden), wide(s.outputs), wide(s.color)};
-}
-
 inline bool good_radiance(const RadianceSizes& s) {
   return good_size(s.inputs, kMaxUnits) && good_size(s.attention, kMaxUnits) && good_size(s.gates, kMostGates) &&
          good_size(s.hidden, kMaxUnits) && s.outputs > 1 && good_size(s.outputs, kMaxUnits) &&

@@ -152,7 +152,7 @@ def radiance_field(
     space = FieldSpace(
         box, held, occupancy, 0.4, 30, front, 0.6, (3.0, -6.0, -0.2, 4.0), moved, [[-6.0, -5.0, -9.0], [6.0, 8.0, 2.0]]
     )
-    resolutions = [5, 21, 60][:levels]
+    resolutions = [5, 21, 60, 9, 14, 33, 47, 28][:levels]
     features = FieldFeatures(box, normal(3, levels, 64, 2), resolutions)
     _, *network = radiance_network(1, 6 * levels, *units, dtype)
     return {

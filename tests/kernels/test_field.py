@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ from torch import Tensor
 
 from avatar import native
 from avatar.errors import AvatarError
-from avatar.native.library import multiplies_bfloat16
+from avatar.native import _abi
+from avatar.native import library as native_library
+from avatar.native.library import library, multiplies_bfloat16
 from tests.kernels.scenes import radiance_field
 
 DRAFT, STANDARD = (16, 3, 32, 15, 32), (16, 3, 64, 31, 64)
@@ -102,6 +105,28 @@ def test_same_bits_for_any_thread_count(any_threads, bfloat16):
         any_threads(threads)
         results.append(native.draw_field(**radiance_field(torch.float32), bfloat16=bfloat16))
     assert all(torch.equal(results[0], other) for other in results[1:])
+
+
+@pytest.mark.usefixtures("needs_native")
+@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_field_of_any_width_keeps_to_its_workspace(isa, dtype, any_threads, monkeypatch):
+    """A layer of three colors is padded to the registers of the instruction set, and so is each tile's memory.
+
+    What is written behind a workspace is found by the fixture that every kernel test has.
+    """
+    loaded = library()
+    assert loaded is not None
+    if loaded.handle.avatar_best_isa() < getattr(_abi, f"ISA_{isa.upper()}"):
+        pytest.skip(f"this machine has no {isa}")
+    chosen, plain = getattr(_abi, f"ISA_{isa.upper()}"), native_library._with_threads
+    monkeypatch.setattr(native_library, "_with_threads", lambda loaded: replace(plain(loaded), isa=chosen))
+    for levels in (2, 5, 8):
+        for units in (DRAFT, (16, 16, 32, 15, 64), (9, 2, 20, 8, 13)):
+            for threads in (1, 7):
+                any_threads(threads)
+                image = native.draw_field(**radiance_field(dtype, units=units, levels=levels))
+                assert image.isfinite().all()
 
 
 @pytest.mark.usefixtures("needs_native")

@@ -18,8 +18,8 @@ from avatar.cli.serve import Config, agent_settings, main
 from avatar.errors import AvatarError
 from avatar.infer.controls import Controls
 from avatar.io.audio import SAMPLE_RATE
-from avatar.serve import agent_chat
-from avatar.serve.agent import AgentError, AgentSettings, Turn, Words
+from avatar.serve import agent_chat, agent_realtime
+from avatar.serve.agent import AgentError, AgentSettings, Transcript, Turn, Words
 from avatar.serve.agent_chat import ChatAgent
 from avatar.serve.agent_realtime import RealtimeAgent
 from avatar.serve.answer import Sentences
@@ -118,7 +118,7 @@ def test_a_typed_question_is_answered_before_the_answer_is_complete(tmp_path: Pa
         assert answer(page) == "a b c d ee. f g h i jj."
         spoken = np.concatenate([samples for _, samples in page.audio])
         assert np.count_nonzero(spoken) > 0.9 * 0.1 * 14 * SAMPLE_RATE  # a tenth of a second for each letter
-        assert page.said("heard") == {"type": "heard", "segment": "q", "text": "Who are you?"}
+        assert page.said("heard") == {"type": "heard", "segment": "q", "text": "Who are you?", "typed": True}
         assert server.keys == [f"Bearer {KEY}"] and server.asked[0]["stream"]
         assert server.asked[0]["messages"][-1] == {"role": "user", "content": "Who are you?"}
         await page.socket.send_json({"type": "ask", "text": "Who are you?", "segment": "q"})  # twice changes nothing
@@ -362,6 +362,30 @@ def test_after_an_answer_that_a_realtime_agent_refuses_the_next_one_is_spoken(na
                 pieces = [piece async for piece in agent.reply([Turn("Two?")])]
                 assert "".join(piece.text for piece in pieces if isinstance(piece, Words)) == "a b c d ee. f g h i jj."
                 assert len(server.keys) == 1, "the connection lives on"
+            finally:
+                await agent.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("late", [0.0, 0.2, -1.0])
+def test_a_transcript_is_of_its_own_turn_however_late_it_comes(late: float, monkeypatch: pytest.MonkeyPatch):
+    """The other side transcribes beside the answer: what was said may come after it, or in the next one."""
+    monkeypatch.setattr(agent_realtime, "LATE_SECONDS", 1.0 if late > 0 else 0.05)
+
+    async def run() -> None:
+        async with AgentServer().running() as server:
+            server.late_transcript = late
+            url = server.url.replace("http", "ws") + "/realtime"
+            agent = RealtimeAgent(AgentSettings(url=url, model="m", seconds=5.0, transcriber="t"))
+            audio = np.zeros(SAMPLE_RATE // 2, np.float32)
+            try:
+                for _ in range(2):
+                    pieces = [piece async for piece in agent.reply([Turn(audio=audio)])]
+                    heard = [piece.text for piece in pieces if isinstance(piece, Transcript)]
+                    assert heard == ([server.transcript] if late >= 0 else [])
+                pieces = [piece async for piece in agent.reply([Turn("typed")])]
+                assert not any(isinstance(piece, Transcript) for piece in pieces)
             finally:
                 await agent.close()
 

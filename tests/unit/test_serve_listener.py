@@ -189,6 +189,39 @@ def test_a_microphone_is_repeated_only_while_it_is_asked_for(tmp_path: Path):
     listener.stop()
 
 
+def test_what_is_asked_for_goes_before_a_microphone_that_never_ends(listener: Listener):
+    """A microphone gives samples in silence, too; it is repeated again once the segment was taken."""
+    assert listener._segments.push("microphone", noise(0.1)) > 0
+    listener.say("asked", one(noise(0.2, 2)))
+    assert listener._segments.push("microphone", noise(0.1)) == 0
+    wait_for(lambda: listener.session.waiting_seconds >= 0.3)
+    wait_for(lambda: not listener._segments._open and not listener._segments._waiting)
+    assert listener._segments.push("microphone", noise(0.1)) > 0
+    words = [part for part in run(listener, 0, 20) if isinstance(part, dict)]
+    assert [part["segment"] for part in words if part["type"] == "segment.done"] == ["microphone", "asked"]
+
+
+def test_a_segment_that_fails_midway_is_over_once_what_was_made_of_it_was_said(listener: Listener):
+    def broken() -> Iterator[np.ndarray]:
+        yield noise(1.0)
+        raise AvatarError("The file is damaged.")
+
+    listener.say("bad", broken())
+    wait_for(lambda: listener.session.waiting_seconds >= 1.0 and not listener._segments._open)
+    early, late = run(listener, 0, 20), run(listener, 20, 40)
+    failed = {"type": "segment.failed", "segment": "bad", "message": "The file is damaged."}
+    assert failed not in early and late.count(failed) == 1
+    assert not any(isinstance(part, dict) and part["type"] == "segment.done" for part in early + late)
+    listener.say("worse", broken())
+    wait_for(lambda: listener.session.waiting_seconds >= 1.0 and not listener._segments._open)
+    run(listener, 40, 45)
+    listener.interrupt()
+    listener.say("good", one(noise(0.2)))
+    wait_for(lambda: listener.session.waiting_seconds >= 0.2)
+    words = [part for part in run(listener, 45, 70) if isinstance(part, dict)]
+    assert not any(part["type"] == "segment.failed" for part in words), "it was interrupted"
+
+
 def test_so_few_images_wait_and_a_slow_reader_is_noticed():
     outbox = Outbox()
     for i in range(10):

@@ -22,6 +22,8 @@ from avatar.audio.turns import HANGOVER_SECONDS
 from avatar.serve import realtime, realtime_input
 from avatar.serve.access import KEY_PROTOCOL
 from avatar.serve.agent import AgentSettings
+from avatar.serve.realtime_input import MOST_WAITING, RealtimeInput
+from avatar.serve.realtime_session import RealtimeSession
 from tests.agent_server import AgentServer
 from tests.fake_avatar import FPS, SIZE
 from tests.serving import TOKEN, served, until
@@ -233,6 +235,52 @@ def test_without_turn_detection_the_client_commits(tmp_path: Path):
         assert np.count_nonzero(client.audio()) / RATE == pytest.approx(0.5, abs=0.06)
 
     connect(tmp_path, test)
+
+
+def test_a_client_that_answers_by_itself_is_heard_for_ever(tmp_path: Path):
+    """It has turns detected, and brings the answers: nothing of what it said may pile up."""
+
+    def put(event: dict[str, Any]) -> None:
+        pass
+
+    heard = RealtimeInput(RealtimeSession("session", "a", FPS, (SIZE, SIZE), (), False), put, lambda samples: None)
+    for turn in range(3 * MOST_WAITING):
+        heard._commit(np.zeros(10, np.float32))
+        if turn % 2:
+            heard.wanted(
+                {"response": {"pre_generated_assistant_message": {"content": [{"type": "text", "text": "a"}]}}}
+            )
+            assert not heard._waiting
+    for _ in range(3 * MOST_WAITING):
+        heard._commit(np.zeros(10, np.float32))
+    assert len(heard._waiting) == MOST_WAITING
+
+
+def test_moving_the_camera_leaves_images_and_audio_on():
+    session = RealtimeSession("session", "a", FPS, (SIZE, SIZE), (), False)
+    session.update({"avatar": {"output_protocol": "websocket", "output_audit_audio": True}})
+    assert session.update({"avatar": {"scene": {"zoom": 1.5}}})["zoom"] == 1.5
+    assert session.video and session.audit
+    session.update({"avatar": {"output_protocol": "webrtc", "output_audit_audio": False}})
+    assert not session.video and not session.audit
+
+
+def test_typed_text_is_not_the_transcript_of_audio(tmp_path: Path):
+    async def run() -> None:
+        async with AgentServer().running() as agent:
+            settings = AgentSettings(url=agent.url, model="m", transcriber="t", seconds=1.0)
+            async with served(tmp_path, agent=settings) as server, server.ws_connect("/v1/realtime") as socket:
+                client = Client(socket)
+                sound = base64.b64encode((8000 * np.sin(np.arange(RATE) * 0.1)).astype("<i2").tobytes()).decode()
+                content = [{"type": "input_text", "text": "typed words"}, {"type": "input_audio", "audio": sound}]
+                item = {"type": "message", "role": "user", "content": content}
+                await client.send("conversation.item.create", item=item)
+                await client.send("response.create")
+                await client.until("response.done")
+                found = client.of("conversation.item.input_audio_transcription.completed")
+                assert [event["transcript"] for event in found] == [agent.transcript]
+
+    asyncio.run(run())
 
 
 def test_with_an_agent_audio_is_transcribed_and_answered(tmp_path: Path):

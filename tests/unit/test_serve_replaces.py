@@ -118,6 +118,22 @@ def test_a_session_that_does_not_end_keeps_its_place(tmp_path: Path, monkeypatch
     serve(tmp_path, test)
 
 
+def test_a_client_whose_network_is_gone_is_replaced(tmp_path: Path):
+    """Its old connection takes nothing and answers no goodbye; that must not take longer than the newcomer waits."""
+
+    async def test(client: Any, _: Any) -> None:
+        async with client.ws_connect("/ws", autoclose=False) as old:
+            name = (await old.receive_json(timeout=15))["session"]  # and nothing more is read
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            async with client.ws_connect(f"/ws?replaces={name}") as socket:
+                hello = await socket.receive_json(timeout=15)
+                assert hello["type"] == "hello" and hello["session"] != name
+                assert loop.time() - began < module.LEAVE_SECONDS
+
+    serve(tmp_path, test)
+
+
 def test_behind_a_front_too(tmp_path: Path):
     async def test(client: Any, backend: Any) -> None:
         async with offered() as offer, client.ws_connect("/ws") as other:

@@ -128,6 +128,15 @@ def test_live_speakers_are_brought_to_the_level_by_what_they_said() -> None:
     assert short.max() < 0.2 * wanted.max(), "a second is too little to tell"
 
 
+@pytest.mark.parametrize("db", [-58.0, -45.0])
+def test_the_noise_of_a_room_is_no_voice(db: float) -> None:
+    """Somebody is silent for a while, with the microphone on, and then speaks at the level that is known."""
+    hiss = np.random.default_rng(0).standard_normal(5 * 16000).astype(np.float32) * 10 ** (db / 20)
+    quiet = voice(db=KNOWN)
+    _, spoken = spoken_live([hiss, quiet], burst=False)
+    assert spoken.max() == pytest.approx(jaw_of([motion_of(Knowing(), quiet)]).max(), rel=0.05)
+
+
 def test_networks_know_the_level_that_they_were_trained_on(tmp_path: Path) -> None:
     samples, opening = voice_and_mouth(frames=300)
     expected = voice_level(moments_db(samples[: 250 * FRAME]))

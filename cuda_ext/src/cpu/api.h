@@ -1,6 +1,7 @@
 // What every file of the C ABI needs: checks that cannot be left to the caller, and the choice of the instruction set.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "avatar_checks.h"
@@ -88,9 +89,17 @@ T* out(void* pointer) {
     WITH_ISA((__VA_ARGS__))                \
   }                                        \
   return AVATAR_OK
-#define BY_DTYPE(function, ...)                                             \
-  (dtype == AVATAR_FLOAT32 ? avatar::baseline::function<float>(__VA_ARGS__) \
-                           : avatar::baseline::function<double>(__VA_ARGS__))
+// Size of a workspace: the most that any instruction set needs. Each pads rows to registers of its own.
+#if defined(AVATAR_WITH_X86)
+#define MOST_OF_ISAS(T, function, ...)                                                              \
+  std::max({avatar::baseline::function<T>(__VA_ARGS__), avatar::avx2::function<T>(__VA_ARGS__),     \
+            avatar::avx512::function<T>(__VA_ARGS__)})
+#else
+#define MOST_OF_ISAS(T, function, ...) avatar::baseline::function<T>(__VA_ARGS__)
+#endif
+#define BY_DTYPE(function, ...)                                        \
+  (dtype == AVATAR_FLOAT32 ? MOST_OF_ISAS(float, function, __VA_ARGS__) \
+                           : MOST_OF_ISAS(double, function, __VA_ARGS__))
 
 using avatar::check_channels;
 using avatar::check_grid;

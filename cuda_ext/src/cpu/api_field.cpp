@@ -30,7 +30,7 @@ int64_t avatar_draw_field_workspace(int32_t dtype, int32_t num_threads, int32_t 
                                     int32_t gates, int32_t hidden, int32_t outputs, int32_t color) {
   const RadianceSizes sizes = {inputs, attention, gates, hidden, outputs, color};
   if (num_threads < 1 || !avatar::good_radiance(sizes)) return -1;
-  return BY_DTYPE(draw_field_workspace, at_most_threads(num_threads), avatar::widest(sizes));
+  return BY_DTYPE(draw_field_workspace, at_most_threads(num_threads), sizes);
 }
 
 int32_t avatar_draw_field(avatar_call* call, const double* view, int32_t x, int32_t y, int32_t width, int32_t height,

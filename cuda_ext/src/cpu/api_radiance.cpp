@@ -11,7 +11,7 @@ int64_t avatar_radiance_mlp_workspace(int32_t dtype, int32_t num_threads, int32_
                                       int32_t gates, int32_t hidden, int32_t outputs, int32_t color) {
   const RadianceSizes sizes = {inputs, attention, gates, hidden, outputs, color};
   if (num_threads < 1 || !avatar::good_radiance(sizes)) return -1;
-  return BY_DTYPE(radiance_mlp_workspace, at_most_threads(num_threads), avatar::widest(sizes));
+  return BY_DTYPE(radiance_mlp_workspace, at_most_threads(num_threads), sizes);
 }
 
 int32_t avatar_radiance_mlp(avatar_call* call, const void* features, int64_t n, int32_t inputs, int32_t attention,

@@ -46,9 +46,7 @@ int32_t avatar_l1_ssim(avatar_call* call, const void* image, const void* target,
 int64_t avatar_deform_mlp_workspace(int32_t dtype, int32_t num_threads, int32_t inputs, int32_t hidden,
                                     int32_t outputs) {
   if (num_threads < 1 || !avatar::good_network(inputs, hidden, outputs)) return -1;
-  // Registers of other instruction sets are narrower or as wide, so the widest padding is enough for all.
-  const auto wide = [](int32_t size) { return (size + 15) / 16 * 16; };
-  return BY_DTYPE(deform_mlp_workspace, at_most_threads(num_threads), wide(inputs), wide(hidden), wide(outputs));
+  return BY_DTYPE(deform_mlp_workspace, at_most_threads(num_threads), inputs, hidden, outputs);
 }
 
 int32_t avatar_deform_mlp(avatar_call* call, const void* features, const void* code, int64_t n, int32_t inputs,
