@@ -44,6 +44,7 @@ def create(
     from avatar.preprocess import pipeline
     from avatar.preprocess.config import check
     from avatar.train import run as training
+    from avatar.train.same_person import refuse_replaced_person
 
     run, person = Path(train.out), Path(train.person)
     check(prepare)
@@ -52,6 +53,8 @@ def create(
     with log.part_of("create"), one_writer(run), one_writer(person):
         refuse_other_avatar(video, prepare, train)
         pipeline.prepare(video, person, prepare, consent=consent)
+        if RunInfo.read(run).finished or (run / CHECKPOINT).is_file():  # before it gets anybody's consent
+            refuse_replaced_person(run, person)
         if consent is not None and (run / CONFIG).is_file():  # before it trains on: what was stated of RUN itself stays
             consent.write(run)
         times.append(time.perf_counter())

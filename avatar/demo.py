@@ -29,8 +29,10 @@ def demo(folder: Path, quality: str, seconds: float, size: int, seed: int, text:
         AvatarError: The folder holds something else, another process writes to it, or the text has nothing to say.
     """
     from avatar.preprocess.ingest import MIN_SECONDS
+    from avatar.synth.make import check_options
     from avatar.synth.wav import say_into_file
 
+    check_options(seconds, size, 25.0)
     if seconds < MIN_SECONDS:
         raise AvatarError(f"--seconds {seconds:g} is too short.", fix=f"Give at least {MIN_SECONDS:g}; 48 is usual.")
     with one_writer(folder):

@@ -46,12 +46,14 @@ def main(config: Config) -> None:
     Raises:
         AvatarError: RUN is no run of another method, its person is not found, or --out is unsuitable.
     """
+    from avatar.data.bundle import refuse_bundle
     from avatar.data.run import RunInfo, find_person, require_run
     from avatar.train.config import TrainConfig, from_preset
     from avatar.train.run import train
 
     if config.to not in BAKED:
         raise AvatarError(f"--to {config.to} is not known.", fix=f"Choose one of {', '.join(BAKED)}.")
+    refuse_bundle(config.run, "Baking")
     require_run(config.run)
     quality = config.quality or RunInfo.read(config.run).quality or TrainConfig.quality
     train(

@@ -59,6 +59,11 @@ def main(config: Config) -> None:
 
     if not config.run and config.docs is None:
         raise AvatarError("--no-run leaves nothing to do without --docs.")
+    if not config.run and config.json is not None:
+        raise AvatarError("--json and --no-run exclude each other:", why="nothing is measured that could be written.")
+    plain = Config()
+    if config.full and (given := [n for n in MEASURED if n in run.FULL and getattr(config, n) != getattr(plain, n)]):
+        raise AvatarError(f"--full and --{given[0]} exclude each other.", fix="Leave one of them out.")
     if config.docs is not None:
         report.check_page(config.docs)
     if config.json is not None:

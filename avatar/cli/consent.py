@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,4 +78,11 @@ def answered(option: str | None, video: Path, person: Path) -> Consent | None:
     said = sys.stdin.readline().strip()
     if not said:
         return None
-    return consent.SYNTHETIC if said == "p" else consent.chosen("self" if said in ("s", "self") else said)
+    short = said.lower()
+    if short == "p":
+        return consent.SYNTHETIC
+    if short in ("s", "self"):
+        return consent.chosen("self")
+    if len(said) > 1 and said[0] == said[-1] and said[0] in "'\"":  # as terminals paste a file that is dropped on them
+        said = said[1:-1]
+    return consent.chosen(os.path.expanduser(said))

@@ -200,10 +200,19 @@ def _of_run(path: Path, said: dict[str, Any], audio: str) -> Suggestion:
         return Suggestion(f"{path} (an avatar)", (
             f"avatar render {run} --audio {audio} --out {speech}", f"avatar view {run}",
         ))  # fmt: skip
-    person = _word(_said(said, "person") or "PERSON")
+    person = _word(_person_of(path, said))
     # A resumed run must keep its options, and the file has all of them.
     command = f"avatar train {person} --out {run} --config {_word(path / CONFIG)} --resume"
     return Suggestion(f"{path} (an avatar whose training has not finished)", (command,))
+
+
+def _person_of(run: Path, said: dict[str, Any]) -> str:
+    """The PERSON folder of a run, where it is now: both may have moved, or be looked at from another folder."""
+    kept = _said(said, "person")
+    beside = [run.parent / Path(kept).name] if kept else []
+    places = [*([Path(kept)] if kept else []), *beside, run.with_name(run.name + PERSON_SUFFIX)]
+    found = next((place for place in places if (place / PERSON).is_file() and not (place / CONFIG).is_file()), None)
+    return str(found) if found is not None else kept or "PERSON"
 
 
 def _of_person(path: Path, said: dict[str, Any]) -> Suggestion:

@@ -10,6 +10,8 @@ import tyro
 
 from avatar.errors import AvatarError
 
+BEGUN = ".synth-begun"  # marks a folder of this command until all of it is there
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
@@ -53,15 +55,18 @@ def main(config: Config) -> None:
     if not single and config.out.is_file():
         raise AvatarError(f"{config.out} is a file.", fix="Name a folder or an .mp4 file for --out.")
     folder = config.out.with_suffix(".truth") if single else config.out
-    made = (folder / "truth.json").is_file()
-    if not made and ((single and config.out.exists()) or contents(folder)):
-        raise AvatarError(
-            f"{config.out if single else folder} is there already, and was not made by this command.",
-            fix="Choose another --out.",
-        )  # fmt: skip
     seconds = config.seconds if config.seconds is not None or config.text else 30.0
     look = Appearance.choose(config.seed, config.hair, config.glasses, config.collar)
     with one_writer(folder):
+        mark = folder / BEGUN
+        if not mark.is_file() and not (folder / "truth.json").is_file():
+            mine = (config.out, config.out.with_suffix(BESIDE)) if single else ()
+            taken = next((path for path in mine if path.exists()), folder if contents(folder) else None)
+            if taken is not None:
+                raise AvatarError(
+                    f"{taken} is there already, and was not made by this command.", fix="Choose another --out."
+                )
+        mark.touch()  # what is left of a filming that was interrupted may be replaced
         result = make_subject(
             folder, seconds, config.size, config.fps, config.seed, text=config.text, voice=config.voice,
             appearance=look, quiet=False,
@@ -70,6 +75,7 @@ def main(config: Config) -> None:
         if single:
             video.with_suffix(BESIDE).replace(config.out.with_suffix(BESIDE))
             video = video.replace(config.out)
+        mark.unlink()
     info(f"{video}: {len(result.truth)} frames of {result.width}x{result.height}, focal length {result.focal:.0f} px;")
     info(f"the truth is in {folder}: truth.safetensors (Motion), truth.json, shape.npy, landmarks.npy, audio.wav.")
     next_command(f"avatar prepare {word(video)} --out person")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -168,9 +169,20 @@ def find_person(run: Path, person: Path | None = None) -> Path:
     candidates = [run.with_name(run.name + PERSON_SUFFIX)]
     if (remembered := RunInfo.read(run).person) is not None:
         candidates = [remembered, run.parent / remembered.name, *candidates]
-    for candidate in candidates:
-        if (candidate / PERSON).is_file():
-            return candidate
+    # A run has a file of this name as well.
+    there = [one for one in candidates if (one / PERSON).is_file() and not (one / CONFIG).is_file()]
+    if there:  # a place that is kept as seen from another folder may hold another project's person
+        return next((one for one in there if _same_person(run, one)), there[0])
     raise AvatarError(
         f"The person that {run} was trained from is not at {candidates[0]} any more.", fix="Give --person PERSON."
     )
+
+
+def _same_person(run: Path, person: Path) -> bool:
+    """Whether a PERSON folder is the one that a run was trained from, by what both say of the video."""
+    if not (run / PERSON).is_file():
+        return False
+    with suppress(AvatarError):
+        then, now = PersonInfo.read(run / PERSON), PersonInfo.read(person / PERSON)
+        return all(getattr(then, name) == getattr(now, name) for name in ("source", "width", "height", "num_frames"))
+    return False

@@ -144,7 +144,7 @@ def make_subject(
         AvatarError: An option makes no sense, or a file cannot be written.
     """
     flaws = flaws or Flaws()
-    _check(seconds, size, fps, flaws)
+    check_options(seconds, size, fps, flaws)
     said = _speech(text, seconds, voice, seed)
     frames = max(1, round((seconds or said.seconds) * fps))
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -165,7 +165,13 @@ def make_subject(
     )  # fmt: skip
 
 
-def _check(seconds: float | None, size: int, fps: float, flaws: Flaws) -> None:
+def check_options(seconds: float | None, size: int, fps: float, flaws: Flaws | None = None) -> None:
+    """Refuse what cannot be filmed.
+
+    Raises:
+        AvatarError: An option is out of range.
+    """
+    flaws = flaws or Flaws()
     if seconds is not None and not 0 < seconds <= 3600:
         raise AvatarError(f"A length of {seconds} seconds makes no sense.", fix="Choose 1 to 3600.")
     if not 32 <= size <= 2048:

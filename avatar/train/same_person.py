@@ -32,6 +32,24 @@ def motion_hash(motion: Motion) -> str:
     return digest.hexdigest()
 
 
+def refuse_replaced_person(folder: Path, person: Path) -> None:
+    """Refuse a RUN folder of somebody else than a PERSON folder holds, by what is known without a checkpoint.
+
+    Raises:
+        AvatarError: They differ; or a file is damaged.
+    """
+    if not (folder / PERSON).is_file():
+        return
+    then, now = PersonInfo.read(folder / PERSON), PersonInfo.read(person / PERSON)
+    if changed := [name for name in _OF_STEPS if getattr(then, name) != getattr(now, name)]:
+        raise AvatarError(
+            f"{folder} was not trained on what {person} holds now.",
+            why=f"It is another video, or was prepared by another version: the {changed[0]} differs. Nothing in "
+            f"{folder} was changed.",
+            fix="Choose another --out.",
+        )  # fmt: skip
+
+
 def refuse_other_person(folder: Path, data: PersonDataset) -> None:
     """Refuse to go on with what a RUN folder holds of somebody else. Where PERSON lies does not matter.
 

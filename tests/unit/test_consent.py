@@ -130,7 +130,11 @@ def test_the_question_is_asked_only_at_a_terminal_and_only_once(tmp_path, monkey
     assert answered(None, video, tmp_path / "person") is None and "Who is" not in said(capsys)
     monkeypatch.setattr(type(sys.stderr), "isatty", lambda _: True, raising=False)
     assert ask("s\n") == consent.own() and ask("p\n") == SYNTHETIC and ask("\n") is None and ask("") is None
+    assert ask("S\n") == ask("Self\n") == consent.own() and ask("P\n") == SYNTHETIC
     assert ask(f"{record(tmp_path / 'r.json')}\n") == AGREED
+    assert ask(f"'{tmp_path / 'r.json'}'\n") == AGREED, "as terminals paste a file"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert ask("~/r.json\n") == AGREED
     with pytest.raises(AvatarError, match="no record of consent"):
         ask("maybe\n")
     assert "Who is in this video?" in said(capsys)
