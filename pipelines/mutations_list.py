@@ -2529,7 +2529,7 @@ UNUSUAL_RECORDINGS = (
     Mutation(
         "lips learned behind a hand",
         "avatar/train/speech.py",
-        "Motion.load(tracked).map(valid=own.valid)",
+        "Motion.load(tracked).map(valid=valid)",
         "Motion.load(tracked)",
         ("tests/unit/test_patchy_face.py::test_what_is_guessed_behind_a_hand_teaches_nothing",),
         "A mouth that a microphone covers is guessed, and the guess is taught.",
@@ -2601,8 +2601,8 @@ UNUSUAL_RECORDINGS = (
     Mutation(
         "sessions forget how loud somebody is",
         "avatar/infer/utterances.py",
-        "self._spoken.append(piece)",
-        "pass",
+        "frame for frame, speech in self._voice.push(piece) if speech",
+        "frame for frame, speech in self._voice.push(piece) if False",
         ("tests/unit/test_voice_level.py::test_live_speakers_are_brought_to_the_level_by_what_they_said",),
         "A soft speaker moves the lips of a live avatar too little.",
     ),

@@ -63,7 +63,7 @@ _MOST_DB = 40.0  # of difference that is made up for
 
 
 def gain_for(model: AudioToMotion, voice_db: float | None) -> float:
-    """Tell the factor for samples of a voice that bring it to the level that a model knows from its person.
+    """Tell the factor that brings a voice to the level that a model knows from its person.
 
     Features of a soft recording are not those of a loud one: at 25 dB less, lips follow clearly worse.
 

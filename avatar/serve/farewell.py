@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from avatar.serve.guest import GOODBYE_SECONDS, Guest
+
 if TYPE_CHECKING:
-    from avatar.serve.guest import Guest
     from avatar.serve.metrics import Metrics
 
 NORMAL, AWAY, TRY_AGAIN_LATER, TOO_SLOW = 1000, 1001, 1013, 4008  # status of a closed WebSocket
-GOODBYE_SECONDS = 5.0  # that a client has to close its side
 MOST_REASON = 120  # bytes of a reason; the protocol allows 123
 SLOW = "The connection is too slow for audio and video."
 

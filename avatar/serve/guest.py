@@ -19,7 +19,6 @@ from avatar.motion.emotion import EMOTIONS
 from avatar.provenance.source_type import TRAINED
 from avatar.serve.agent import Echo, Turn
 from avatar.serve.conversation import Conversation
-from avatar.serve.farewell import GOODBYE_SECONDS
 from avatar.serve.messages import Message, controls_of
 from avatar.serve.voice import MOST_FILE_BYTES, decode
 from avatar.viewer.controls import RANGES, Sliders, apply_controls
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from avatar.serve.voice import Voice
 
 MOST_MESSAGES = 200  # a second, before the others are dropped
+GOODBYE_SECONDS = 5.0  # that a client has to close its side of a connection
 CHANGES_SECONDS = 0.1  # between two changes of controls
 AUTOMATIC = ("ping", "shown")  # messages that a page sends although nobody is there
 

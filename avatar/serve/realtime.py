@@ -19,7 +19,8 @@ from aiohttp import WSMsgType, web
 from avatar.errors import AvatarError
 from avatar.infer.video import resize
 from avatar.serve.encoder import Encoder
-from avatar.serve.farewell import GOODBYE_SECONDS, TRY_AGAIN_LATER, close, end_tasks, say
+from avatar.serve.farewell import TRY_AGAIN_LATER, close, end_tasks, say
+from avatar.serve.guest import GOODBYE_SECONDS, Guest
 from avatar.serve.hub import Full, Hub
 from avatar.serve.outbox import AudioPart, ImagePart, NewestImage, Part
 from avatar.serve.realtime_events import (
@@ -50,7 +51,6 @@ from avatar.serve.websocket import HEARTBEAT_SECONDS, SEND_SECONDS
 if TYPE_CHECKING:
     import numpy as np
 
-    from avatar.serve.guest import Guest
 
 PATHS = ("/v1/realtime", "/voice-live/realtime")  # OpenAI's clients, and Azure's
 PROTOCOLS = ("realtime",)

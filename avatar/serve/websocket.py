@@ -21,7 +21,6 @@ from __future__ import annotations
 import asyncio
 import struct
 import time
-from typing import TYPE_CHECKING
 
 import numpy as np
 from aiohttp import WSMsgType, web
@@ -30,12 +29,10 @@ from avatar.errors import AvatarError
 from avatar.io.audio import SAMPLE_RATE
 from avatar.serve.ahead import AHEAD_SECONDS, Ahead
 from avatar.serve.encoder import Codec, Encoder
-from avatar.serve.farewell import GOODBYE_SECONDS, TRY_AGAIN_LATER, close, end_tasks, say
+from avatar.serve.farewell import TRY_AGAIN_LATER, close, end_tasks, say
+from avatar.serve.guest import GOODBYE_SECONDS, Guest
 from avatar.serve.hub import Full, Hub
 from avatar.serve.outbox import AudioPart, ImagePart, NewestImage, Words
-
-if TYPE_CHECKING:
-    from avatar.serve.guest import Guest
 
 HEADER = struct.Struct("<BB6xdd")
 AUDIO, IMAGE = 1, 2
