@@ -15,6 +15,7 @@ from tyro.conf import Positional
 
 from avatar import Avatar, AvatarError, Controls, plan_motion
 from avatar.data.disclosed import disclosed
+from avatar.data.outputs import check_output
 from avatar.io.audio import SAMPLE_RATE, chunked, load_audio, write_wav
 from avatar.io.video_writer import VideoWriter
 
@@ -37,15 +38,15 @@ def main(
         raise AvatarError("The two avatars differ in frame rate or size.", fix="Prepare both in the same way.")
     a, b = load_audio(first), load_audio(second)
     said = np.concatenate([a, b]), np.concatenate([a, 0 * b]), np.concatenate([0 * a, b])
-    write_wav(out.with_suffix(".wav"), said[0])
+    sound = out.with_suffix(".talk.wav")
+    check_output(out, first, second, sound, suffixes=(".mp4",))
+    write_wav(sound, said[0])
     height, width = one.camera.height, one.camera.width
     shift = round(apart * width)
     wall = np.linspace([70, 80, 95], [25, 28, 34], height)[:, None].repeat(width + shift, 1)
     people = zip(drawn(one, said[1], -8.0, 0), drawn(other, said[2], 8.0, 1))
     disclosure = disclosed(left, others=[right])  # signed, with the consent of both
-    with VideoWriter(
-        out, width + shift, height, one.fps, out.with_suffix(".wav"), disclosure=disclosure
-    ) as writer:  # fmt: skip
+    with VideoWriter(out, width + shift, height, one.fps, sound, disclosure=disclosure) as writer:
         for images in people:
             frame = wall.copy()
             for image, x in zip(images, (0, shift)):

@@ -27,10 +27,11 @@ def answer(text: str) -> str:
 def say(session: Session, voice: TextToSpeech, text: str, stopped: threading.Event) -> None:
     """Push the audio of a text, piece by piece, as a service on the network would send it."""
     for piece in voice.speak(text):
-        if stopped.is_set():
-            return
-        session.push_audio(soxr.resample(piece, voice.sample_rate, 16000))
-    session.end_utterance()
+        samples = soxr.resample(piece, voice.sample_rate, 16000)
+        while len(samples) and not stopped.wait(0.01):  # a minute may wait: the rest follows as it is said
+            samples = samples[session.push_audio(samples) :]
+    if not stopped.is_set():
+        session.end_utterance()
 
 
 def converse(session: Session, voice: TextToSpeech) -> None:

@@ -93,7 +93,13 @@ def _begin() -> None:
 def _on_ray(task: Callable[[T], R], items: Sequence[T], workers: int, address: str) -> Iterator[R]:
     with connected(address, workers, dict.fromkeys(THREADS, "1")) as ray:
         try:
-            remote = ray.remote(num_cpus=1)(lambda item: task(item))
+            folder = os.getcwd()  # tasks begin in that of the cluster, where relative paths lead elsewhere
+
+            def here(item: T) -> R:
+                os.chdir(folder)
+                return task(item)
+
+            remote = ray.remote(num_cpus=1)(here)
             left = iter(items)
             ahead = _AHEAD * processors_of(ray)
             running = [remote.remote(item) for _, item in zip(range(ahead), left, strict=False)]
@@ -103,3 +109,8 @@ def _on_ray(task: Callable[[T], R], items: Sequence[T], workers: int, address: s
                 yield from ray.get(ready)
         except ray.exceptions.RayTaskError as error:
             raise error.cause from None
+        except ray.exceptions.RayError as error:
+            raise AvatarError(
+                "A worker on Ray was lost,", why=f"{type(error).__name__}; most likely because memory ran out.",
+                fix="Run the same command again with fewer --workers: what is done is kept.",
+            ) from error  # fmt: skip

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple
 
 from avatar import __version__
 from avatar.errors import AvatarError
@@ -111,20 +111,44 @@ def sign(path: Path, key: SigningKey, source_type: str, sources: Sequence[Source
     import c2pa
 
     temporary = path.with_name(f"{path.stem}.signed{path.suffix}")
+    target: _Target | None = None
     try:
         with (
             _context() as context,
             c2pa.Signer.from_info(c2pa.C2paSignerInfo(key.algorithm, key.certificates, key.key, None)) as signer,
             c2pa.Builder(json.dumps(_manifest(source_type, sources)), context) as builder,
         ):
-            with open(path, "rb") as source, open(temporary, "w+b") as target:
+            with open(path, "rb") as source, open(temporary, "w+b") as file:
+                target = _Target(file)
                 builder.sign(signer, _kind(path), source, target)
         os.replace(temporary, path)
     except c2pa.C2paError as error:
+        if target is not None and target.failed is not None:
+            raise target.failed from error
         raise AvatarError(f"{path.name} cannot be signed.", why=f"{error}.") from error
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+class _Target:
+    """A file that remembers why it could not be written: of that, c2pa says nothing but that it could not."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.failed: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            written = self._file.write(data)
+            self._file.flush()
+        except OSError as error:
+            self.failed = error
+            raise
+        return written
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
 
 def read(path: Path) -> Claims:

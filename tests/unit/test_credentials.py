@@ -252,6 +252,26 @@ def test_a_file_that_cannot_be_signed_is_kept(tmp_path, monkeypatch, disclosure,
     assert "written without content credentials" in said(capsys)
 
 
+def test_a_disk_that_fills_up_while_a_file_is_signed_is_said(tmp_path, monkeypatch, disclosure) -> None:
+    """It is no file without credentials: what writes many files would count it as done."""
+    from avatar.provenance import credentials
+
+    class Full(io.BytesIO):
+        def write(self, data: object) -> int:
+            raise OSError(28, "No space left on device")
+
+    def opened(path: Path, mode: str) -> object:
+        return Full() if mode == "w+b" else open(path, mode)
+
+    picture = tmp_path / "a.png"
+    cv2.imwrite(str(picture), np.zeros((16, 16, 3), np.uint8))
+    before = picture.read_bytes()
+    monkeypatch.setattr(credentials, "open", opened, raising=False)
+    with pytest.raises(OSError, match="No space left"):
+        credentials.sign(picture, disclosure.key, TRAINED)
+    assert picture.read_bytes() == before and [path.name for path in tmp_path.glob("*.png")] == ["a.png"]
+
+
 def test_render_signs_with_the_consent_of_the_run(tmp_path, monkeypatch, capsys) -> None:
     import avatar.infer.avatar as module
     from avatar.data.consent import SYNTHETIC, consent_hash

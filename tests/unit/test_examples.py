@@ -8,6 +8,7 @@ import io
 import json
 import re
 import sys
+import threading
 import types
 from dataclasses import replace
 from pathlib import Path
@@ -135,12 +136,44 @@ def test_voice_agent(place: Path, shown: list[np.ndarray], monkeypatch: pytest.M
     assert program.answer("x") == "You said: x" and callable(text_to_speech.open_tts)
 
 
+def test_a_voice_agent_says_long_answers_to_their_end():
+    """A session takes no more than a minute ahead."""
+
+    class Busy:
+        pushed = ended = 0
+
+        def push_audio(self, samples: np.ndarray) -> int:
+            self.pushed += min(len(samples), 700)
+            return min(len(samples), 700)
+
+        def end_utterance(self) -> None:
+            self.ended += 1
+
+    class Voice:
+        sample_rate = 16000
+
+        def speak(self, text: str) -> Any:
+            yield from (np.full(1600, 0.3, np.float32) for _ in range(3))
+
+    program, session, stopped = example("voice_agent"), Busy(), threading.Event()
+    program.say(session, Voice(), "", stopped)
+    assert (session.pushed, session.ended) == (4800, 1)
+    stopped.set()
+    program.say(session, Voice(), "", stopped)
+    assert (session.pushed, session.ended) == (4800, 1)
+
+
 def test_two_people(place: Path, tmp_path: Path):
     program, run = example("two_people"), place / "run"
+    (tmp_path / "a.wav").write_bytes((place / "speech.wav").read_bytes())
+    before = (tmp_path / "a.wav").read_bytes()
     program.main(run, run, place / "speech.wav", place / "speech.wav", Path("a.mp4"), apart=0.5)
     info = read_info(tmp_path / "a.mp4")
     assert (info.width, info.height) == (144, 96) and frames(tmp_path / "a.mp4") == 2 * SECONDS * 25
     assert read(tmp_path / "a.mp4").consent == consent_hash(run)
+    assert (tmp_path / "a.wav").read_bytes() == before
+    with pytest.raises(avatar.AvatarError, match="one of the inputs"):
+        program.main(run, run, place / "speech.wav", Path("a.mp4"), Path("a.mp4"))
     one = avatar.Avatar.load(run)
     alone = next(program.drawn(one, np.zeros(1600, np.float32), 0.0, 0))
     assert alone.shape == (96, 96, 4) and 0 < alone[..., 3].mean() < 1

@@ -215,3 +215,44 @@ def test_tracks_are_written_once_and_told_after_a_reload(tmp_path: Path) -> None
     )
     said = "48 s of tracks of 4 recordings are in gift."
     assert found == [[True, True], said, said, False, 0]
+
+
+def test_an_answer_that_is_lost_does_not_end_the_asking(tmp_path: Path) -> None:
+    """As over a tunnel: the first text is being tracked, and one answer about it does not come."""
+    found = run_page(
+        tmp_path,
+        """
+        on("s2").state = "waiting"; say.waiting = 1;
+        await ready();
+        await click("record"); await tick(2000); await click("record");
+        Object.assign(on("first"), { state: "refused", message: "Not in step." });
+        failing = "api/state"; await tick(800);
+        const before = told.filter((path) => path === "api/state").length;
+        failing = null; on("s2").state = "good"; say.waiting = 0;
+        await tick(3000); await tick(3000);
+        tell([told.filter((path) => path === "api/state").length > before, page().current]);
+        """,
+    )
+    assert found == [True, "first"]
+
+
+def test_the_list_of_texts_is_made_anew_only_where_it_changes(tmp_path: Path) -> None:
+    """A button that is made anew loses the keyboard's focus, and a click on it."""
+    found = run_page(
+        tmp_path,
+        """
+        on("s2").state = "waiting"; say.waiting = 1;
+        await ready();
+        await click("record"); await tick(2000); await click("record");
+        await tick(800);
+        let made = 0;
+        const list = part("prompts"), plain = list.replaceChildren.bind(list);
+        list.replaceChildren = (...items) => { made += 1; return plain(...items); };
+        await tick(800); await tick(800);
+        const same = made;
+        on("s2").state = "good"; say.waiting = 0;
+        await tick(800);
+        tell([same, made]);
+        """,
+    )
+    assert found == [0, 1]

@@ -13,7 +13,7 @@ const LEADS = {
 const SIGNS = { open: "", waiting: "being tracked …", good: "good", refused: "" };
 const FRAME_MS = 1500, POLL_MS = 700, MOST_MS = 120000, LEAST_MS = 1500;
 
-let state = null, stream = null, current = "first", last = "", stop = null, since = 0, timer = 0, polling = 0, drawn = "", kind = "sentence";
+let state = null, stream = null, current = "first", last = "", stop = null, since = 0, timer = 0, polling = 0, drawn = "", listed = "", kind = "sentence";
 let unwatch = null, leaving = false, opening = false, sending = false, finishing = false;
 const findings = new Map();
 window.recordState = () => ({ state, current, recording: Boolean(stop), findings: [...findings.values()] });
@@ -73,6 +73,9 @@ function drawResult(result) {
 
 function drawList() {
   const rows = state.prompts.filter((one) => one.kind === kind || one.kind === "first" || one.kind === "last");
+  const shown = JSON.stringify([rows, current, Boolean(stop)]);
+  if (shown === listed) return; // while something is tracked it is asked for again and again: a button keeps its focus
+  listed = shown;
   $("prompts").replaceChildren(...rows.map((one) => {
     const item = document.createElement("li"), button = document.createElement("button"), sign = document.createElement("small");
     item.className = one.state;
@@ -268,6 +271,7 @@ async function poll() {
   try {
     await request("api/state");
   } catch {
+    if (!leaving) polling = setTimeout(poll, 3 * POLL_MS); // one answer was lost, as over a tunnel: the next may come
     return;
   }
   for (const one of state.prompts) {
