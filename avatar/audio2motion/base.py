@@ -77,8 +77,8 @@ def gain_for(model: AudioToMotion, voice_db: float | None) -> float:
     return 10 ** (float(np.clip(known - voice_db, -_MOST_DB, _MOST_DB)) / 20)
 
 
-def levelled(samples: Float[np.ndarray, " N"], gain: float) -> Float[np.ndarray, " N"]:
-    """Samples [N] times a gain of :func:`gain_for`, within -1 and 1."""
+def levelled(samples: np.ndarray, gain: float) -> np.ndarray:
+    """Samples [N] times a gain of :func:`gain_for`, within -1 and 1; what is no audio is refused by the stream."""
     return samples if gain == 1 else np.clip(samples * np.float32(gain), -1, 1)
 
 

@@ -240,7 +240,7 @@ def _compute_code(native: Kernels, code: Tensor, *layers: Tensor) -> Tensor:
     _, *sizes = _sizes(code, layers)
     native.call(
         *("deform_mlp", code, None, code, len(code), 1, *sizes, None, None, *layers, out),
-        native.workspace("deform_mlp_workspace", code, *native.threads, code.shape[1], *sizes),
+        native.workspace("deform_mlp_workspace", code, *native.threads, 1, *sizes),
     )
     return out
 

@@ -31,3 +31,35 @@ def test_places_that_were_counted_and_not_filled_are_behind_the_last_tile(backen
         )
     assert tile_offsets.tolist() == [0, 1, 2, 3, 3]
     assert ids[:3].tolist() == [0, 1, 1] and sorted(slots.tolist()) == [0, 1, 2, 3] and slots[3] == 1
+
+
+def test_places_that_were_counted_and_not_filled_have_no_gradient(backend):
+    """Nothing writes their rows of the workspace, and what was in memory before must not be summed."""
+    device = backend.device
+    means2d = torch.tensor([[8.0, 8.0], [40.0, 8.0]], device=device)
+    conics = torch.tensor([[0.5, 0, 0.5], [0.05, 0, 0.05]], device=device)
+    opacities, depths = torch.full((2,), 0.9, device=device), torch.tensor([2.0, 1.0], device=device)
+    radii = torch.full((2,), 20, dtype=torch.int32, device=device)
+    offsets = torch.tensor([0, 2, 4], dtype=torch.int32, device=device)  # there are 1 and 3
+    colors, limits = torch.full((2, 3), 0.5, device=device), 2 * (opacities * 255).log()
+    library, size = backend.library, (64, 16)
+    tile_offsets, ids, slots = (torch.full((n,), -1, dtype=torch.int32, device=device) for n in (5, 4, 4))
+    image, rest = torch.empty(16, 64, 3, device=device), torch.empty(16, 64, device=device)
+    last = torch.empty(16, 64, dtype=torch.int32, device=device)
+    found = []
+    with backend.active():
+        library.call(
+            *("bin_fill", means2d, means2d, conics, opacities, depths, radii, 2, *size, offsets, 4),
+            *(tile_offsets, ids, slots, None, library.workspace("bin_fill_workspace", means2d, 4, *size)),
+        )
+        scene = (means2d, means2d, conics, colors, opacities, 2, 3, None, 0, *size, limits, tile_offsets, ids)
+        library.call("rasterize", *scene, image, rest, last)
+        for before in (0x00, 0xFF, 0x41):
+            workspace = library.workspace("rasterize_workspace", means2d, 4, 3, *size).fill_(before)
+            gradients = [torch.empty_like(x) for x in (means2d, conics, colors, opacities)]
+            library.call(
+                *("rasterize_backward", *scene, slots, offsets, 4, rest, last, torch.ones_like(image)),
+                *(torch.zeros_like(rest), *gradients, workspace),
+            )
+            found.append(torch.cat([x.flatten() for x in gradients]))
+    assert found[0].isfinite().all() and all(torch.equal(found[0], other) for other in found[1:])

@@ -54,6 +54,14 @@ def test_float_is_close_to_the_reference():
 
 
 @pytest.mark.usefixtures("needs_native")
+def test_code_of_the_widest_network_is_taken():
+    """Base and attention side by side are twice as wide as a layer may be."""
+    code, wide = torch.rand(3, 2048), torch.full((1024, 1024), 1e-3)
+    layers = (torch.rand(1024), wide, torch.rand(1024), torch.full((2, 1024), 1e-3), torch.rand(2), torch.rand(2))
+    assert native.deform_code(code, *layers).isfinite().all()
+
+
+@pytest.mark.usefixtures("needs_native")
 @pytest.mark.parametrize("n", [0, 1, 300])
 @pytest.mark.parametrize("dtype,tolerance", [(torch.float32, 1e-5), (torch.float64, 1e-12)])
 def test_code_gives_the_same_as_features(dtype, tolerance, n):

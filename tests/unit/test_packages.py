@@ -6,7 +6,6 @@ import ast
 import contextlib
 import fnmatch
 import os
-import platform
 import re
 import shutil
 import subprocess
@@ -277,8 +276,12 @@ def test_kernels_of_another_processor_are_those_of_its_wheel(tmp_path: Path, mon
     assert not [word for word in compiled if word.startswith(("-O", "-f"))]
     assert ran[:3] == ["/bin/qemu-riscv64", "-L", str(libraries)] and f"LD_LIBRARY_PATH={library.parent}" in ran
     called.clear()
-    packages.emulated(tmp_path / "x.whl", Path("/z/c++"), ROOT, tmp_path / "work", platform.machine())
+    monkeypatch.setattr(packages.platform, "machine", lambda: "riscv64")
+    packages.emulated(tmp_path / "x.whl", Path("/z/c++"), ROOT, tmp_path / "work", "riscv64")
     assert not called  # this machine tries its wheel as a whole
+    monkeypatch.setattr(packages.platform, "machine", lambda: "x86_64")
+    packages.emulated(tmp_path / "x.whl", Path("/z/c++"), ROOT, tmp_path / "work", "x86_64")
+    assert called[1][:3] == ["/bin/qemu-x86_64", "-cpu", packages.OLDEST], "code for newer processors must not run"
 
 
 def test_an_sdist_without_a_file_of_the_checkout_is_refused(tmp_path: Path):

@@ -89,11 +89,16 @@ T* out(void* pointer) {
     WITH_ISA((__VA_ARGS__))                \
   }                                        \
   return AVATAR_OK
-// Size of a workspace: the most that any instruction set needs. Each pads rows to registers of its own.
+// Size of a workspace: the most that an instruction set of this machine needs, as each pads rows to registers of its own.
+// Those that it lacks are not asked: their size functions are compiled for them, too.
 #if defined(AVATAR_WITH_X86)
-#define MOST_OF_ISAS(T, function, ...)                                                              \
-  std::max({avatar::baseline::function<T>(__VA_ARGS__), avatar::avx2::function<T>(__VA_ARGS__),     \
-            avatar::avx512::function<T>(__VA_ARGS__)})
+#define MOST_OF_ISAS(T, function, ...)                                                                         \
+  (avatar::best_isa() >= AVATAR_ISA_AVX512                                                                     \
+       ? std::max({avatar::baseline::function<T>(__VA_ARGS__), avatar::avx2::function<T>(__VA_ARGS__),         \
+                   avatar::avx512::function<T>(__VA_ARGS__)})                                                  \
+   : avatar::best_isa() >= AVATAR_ISA_AVX2                                                                     \
+       ? std::max(avatar::baseline::function<T>(__VA_ARGS__), avatar::avx2::function<T>(__VA_ARGS__))          \
+       : avatar::baseline::function<T>(__VA_ARGS__))
 #else
 #define MOST_OF_ISAS(T, function, ...) avatar::baseline::function<T>(__VA_ARGS__)
 #endif

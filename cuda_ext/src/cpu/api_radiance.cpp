@@ -46,6 +46,7 @@ int64_t avatar_radiance_mlp_bf16_workspace(int32_t dtype, int32_t num_threads, i
                                            int32_t gates, int32_t hidden, int32_t outputs, int32_t color) {
   const RadianceSizes sizes = {inputs, attention, gates, hidden, outputs, color};
   if (dtype != AVATAR_FLOAT32 || num_threads < 1 || !avatar::good_radiance(sizes)) return -1;
+  if (avatar::best_isa() < AVATAR_ISA_AVX512_BF16) return 0;
 #if defined(AVATAR_WITH_BF16)
   return avatar::avx512_bf16::radiance_mlp_bf16_workspace(at_most_threads(num_threads), sizes);
 #else

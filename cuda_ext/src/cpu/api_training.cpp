@@ -89,6 +89,7 @@ int32_t avatar_deform_mlp_backward(avatar_call* call, const void* features, int6
 
 int64_t avatar_deform_code_bf16_workspace(int32_t dtype, int32_t num_threads, int32_t hidden, int32_t outputs) {
   if (dtype != AVATAR_FLOAT32 || num_threads < 1 || !avatar::good_network(1, hidden, outputs)) return -1;
+  if (avatar::best_isa() < AVATAR_ISA_AVX512_BF16) return 0;
 #if defined(AVATAR_WITH_BF16)
   return avatar::avx512_bf16::deform_code_bf16_workspace(at_most_threads(num_threads), hidden, outputs);
 #else

@@ -2,9 +2,9 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <exception>
 #include <memory>
 #include <mutex>
-#include <system_error>
 #include <thread>
 
 namespace avatar {
@@ -61,7 +61,7 @@ void run_parallel(int threads, int64_t items, Body body, void* context) {
   job->context = context;
   try {
     for (int worker = 1; worker < threads; ++worker) std::thread([job, worker] { job->help(worker); }).detach();
-  } catch (const std::system_error&) {  // no more threads: go on with those there are
+  } catch (const std::exception&) {  // no more threads, or no memory for one: go on with those there are
   }
   job->work(0);
   job->close();

@@ -304,6 +304,10 @@ int32_t avatar_cuda_rasterize_backward(avatar_call* call, const void* means2d, c
     const Scene<T> scene = scene_of<T>(means2d, conics, colors, opacities, channels, background, background_stride,
                                        width, height, limits, tile_offsets, ids);
     const Workspace<T> work(workspace, capacity, channels, tiles);
+    // A place that was counted and not filled (see binning.cu) is in no list: it adds nothing.
+    if (capacity > 0)
+      AVATAR_RETURN_IF_BAD(
+          clear(call, work.partial, capacity * (kGeometryTerms + channels) * int64_t(sizeof(T)), on));
     AVATAR_RETURN_IF_BAD(with_channels(channels, [&](auto tag) {
       constexpr int kChannels = decltype(tag)::value;
       AVATAR_RETURN_IF_BAD(launch(call, checkpoint_kernel<T, kChannels>, static_cast<unsigned>(tiles), kPixels, on,
