@@ -17,7 +17,7 @@ import tyro
 
 from avatar.audio2motion.base import AudioToMotion, drive
 from avatar.audio2motion.load import load_speech
-from avatar.audio2motion.pauses import mouth_opening
+from avatar.audio2motion.pauses import opening_correlation
 from avatar.data.run import open_person
 from avatar.errors import AvatarError
 from avatar.infer.replay import audio_second
@@ -70,8 +70,8 @@ def _follows(model: AudioToMotion, audio: AudioFile, motion: Motion, voice_db: f
     spoken = Motion.cat(list(drive(model, audio, voice_db)))
     count = min(len(spoken), len(motion))
     seen = motion.valid[:count].numpy()
-    both = np.stack([mouth_opening(mouth_channels(part[:count]))[seen] for part in (spoken, motion)])
-    return None if both.std(1).min() < 1e-6 else round(float(np.corrcoef(both)[0, 1]), 3)
+    found = opening_correlation(*(mouth_channels(part[:count])[seen] for part in (spoken, motion)))
+    return round(found, 3) or None
 
 
 def main(config: Config) -> None:

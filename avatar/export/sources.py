@@ -77,7 +77,7 @@ def _target(exporter: Exporter, folder: Path, out: Path | None, given: Path) -> 
             raise AvatarError("--out is missing.", fix="Name the file or folder to write.")
         return folder / exporter.default
     if exporter.suffixes:
-        check_output(out, *([given] if given.is_file() else []), suffixes=exporter.suffixes)
+        check_output(out, given if given.is_file() else None, suffixes=exporter.suffixes)
     return out
 
 

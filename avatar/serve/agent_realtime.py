@@ -81,8 +81,9 @@ class RealtimeAgent:
         options = {"instructions": instructions} if instructions else {}
         events = [event for turn in turns for event in _turn_events(turn)]
         self._open, self._item, current = True, "", ""
-        transcripts = _Transcripts(sum(turn.audio is not None for turn in turns) if self._settings.transcriber else 0)
-        self._uncommitted += sum(turn.audio is not None for turn in turns)
+        pieces = sum(turn.audio is not None for turn in turns)
+        transcripts = _Transcripts(pieces if self._settings.transcriber else 0)
+        self._uncommitted += pieces
         request, refused = f"event_{secrets.token_hex(8)}", False
         await self._send(socket, *events, {"type": "response.create", "event_id": request, "response": options})
         stream = soxr.ResampleStream(RATE, SAMPLE_RATE, 1, dtype="float32")

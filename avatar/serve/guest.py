@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from avatar.serve.voice import Voice
 
 MOST_MESSAGES = 200  # a second, before the others are dropped
-GOODBYE_SECONDS = 5.0  # that a client has to close its side of a connection
+GOODBYE_SECONDS = 5.0  # that a client has to close its side of a connection ...
+HURRIED_SECONDS = 1.0  # ... where it has come again: a network that is gone answers nothing
 CHANGES_SECONDS = 0.1  # between two changes of controls
 AUTOMATIC = ("ping", "shown")  # messages that a page sends although nobody is there
 
@@ -90,7 +91,7 @@ class Guest:
             replaced: Whether the same client has come again and waits for the place: the door makes it short.
         """
         if replaced:
-            self.goodbye_seconds = 1.0  # a network that is gone answers nothing
+            self.goodbye_seconds = HURRIED_SECONDS
         if not self.over.is_set():
             self.reason = reason
             self.over.set()

@@ -38,10 +38,7 @@ def refuse_replaced_person(folder: Path, person: Path) -> None:
     Raises:
         AvatarError: They differ; or a file is damaged.
     """
-    if not (folder / PERSON).is_file():
-        return
-    then, now = PersonInfo.read(folder / PERSON), PersonInfo.read(person / PERSON)
-    if changed := [name for name in _OF_STEPS if getattr(then, name) != getattr(now, name)]:
+    if changed := _changed(folder, PersonInfo.read(person / PERSON)):
         raise AvatarError(
             f"{folder} was not trained on what {person} holds now.",
             why=f"It is another video, or was prepared by another version: the {changed[0]} differs. Nothing in "
@@ -60,10 +57,7 @@ def refuse_other_person(folder: Path, data: PersonDataset) -> None:
     """
     if not (folder / CHECKPOINT).is_file():
         return
-    changed = []
-    if (folder / PERSON).is_file():
-        then = PersonInfo.read(folder / PERSON)
-        changed = [name for name in _OF_STEPS if getattr(then, name) != getattr(data.info, name)]
+    changed = _changed(folder, data.info)
     about = Record(load_tensors(folder / CHECKPOINT, only=())[1], folder / CHECKPOINT)
     if about.text("motion", "") not in ("", motion_hash(data.motion)):
         changed.append("motion")
@@ -74,3 +68,11 @@ def refuse_other_person(folder: Path, data: PersonDataset) -> None:
             fix="Give the PERSON folder of its training, choose another --out, or replace the run with --overwrite.",
             see="resumed-with-another-person",
         )  # fmt: skip
+
+
+def _changed(folder: Path, now: PersonInfo) -> list[str]:
+    """What a RUN folder says otherwise of its person; nothing where it says nothing."""
+    if not (folder / PERSON).is_file():
+        return []
+    then = PersonInfo.read(folder / PERSON)
+    return [name for name in _OF_STEPS if getattr(then, name) != getattr(now, name)]

@@ -15,6 +15,7 @@ pytest.importorskip("aiortc", reason="it is not installed")
 
 from aiortc import RTCPeerConnection
 
+from avatar.serve import guest
 from avatar.serve import hub as module
 from avatar.serve.hub import Full
 from tests.serving import served, until
@@ -118,18 +119,17 @@ def test_a_session_that_does_not_end_keeps_its_place(tmp_path: Path, monkeypatch
     serve(tmp_path, test)
 
 
-def test_a_client_whose_network_is_gone_is_replaced(tmp_path: Path):
-    """Its old connection takes nothing and answers no goodbye; that must not take longer than the newcomer waits."""
+def test_a_client_whose_network_is_gone_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its old connection answers no goodbye, which others are given longer for than the newcomer waits."""
+    monkeypatch.setattr(guest, "GOODBYE_SECONDS", 60.0)
+    monkeypatch.setattr(module, "LEAVE_SECONDS", 9.0)  # aiohttp gives up after 10; a busy machine takes its time
 
     async def test(client: Any, _: Any) -> None:
         async with client.ws_connect("/ws", autoclose=False) as old:
             name = (await old.receive_json(timeout=15))["session"]  # and nothing more is read
-            loop = asyncio.get_running_loop()
-            began = loop.time()
             async with client.ws_connect(f"/ws?replaces={name}") as socket:
                 hello = await socket.receive_json(timeout=15)
                 assert hello["type"] == "hello" and hello["session"] != name
-                assert loop.time() - began < module.LEAVE_SECONDS
 
     serve(tmp_path, test)
 

@@ -233,7 +233,7 @@ def _write_clip(
     file = f"{web.CLIPS}/{name}.bin"
     # Some disks do not tell a from A. What is replaced must not stay in a folder that is published.
     replaced = [one for one in manifest["clips"] if one["name"].casefold() == name.casefold()]
-    for old in (path for one in replaced for path in (one["file"], f"{one['file']}.js", *one["audio"])):
+    for old in (path for one in replaced for path in (one["file"], one["file"] + web.TWIN, *one["audio"])):
         (folder / web.CLIPS / Path(old).name).unlink(missing_ok=True)
     web.write_twice(folder, file, web.pack(clip_arrays(motion, coefficients)))
     audio: list[str] = []
