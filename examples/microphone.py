@@ -39,7 +39,8 @@ def pieces(audio: Path | None) -> Iterator[np.ndarray]:
 def main(run: Positional[Path], audio: Path | None = None, size: int = 384) -> None:
     """Show the avatar in a window until the audio ends."""
     avatar = Avatar.load(run)
-    session = Session(avatar, Controls(gaze=("camera",)), avatar.camera.resized(size, size))
+    high = round(size * avatar.camera.height / avatar.camera.width)
+    session = Session(avatar, Controls(gaze=("camera",)), avatar.camera.resized(size, high))
     source = threading.Thread(target=lambda: [session.push_audio(piece) for piece in pieces(audio)], daemon=True)
     source.start()
     while source.is_alive() or session.waiting_seconds:

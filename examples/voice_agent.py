@@ -1,4 +1,4 @@
-"""A voice agent with a face in one file: you write, it answers aloud, and whoever is spoken to stops talking.
+"""A voice agent with a face in one file: you write, the face answers in a window, and stops when you write again.
 
     python examples/voice_agent.py runs/me
 
@@ -51,7 +51,7 @@ def main(run: Positional[Path], tts: str = "hibari") -> None:
     threading.Thread(target=converse, args=(session, open_tts(tts)), name="agent", daemon=True).start()
     while session.waiting_seconds or any(thread.name == "agent" for thread in threading.enumerate()):
         for frame in session.step(time.monotonic()):
-            cv2.imshow("agent", frame.image[..., ::-1])  # frame.audio belongs to it: send both
+            cv2.imshow("agent", frame.image[..., ::-1])  # frame.audio belongs to it: send or play both
         cv2.waitKey(5)
 
 

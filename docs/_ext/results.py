@@ -115,7 +115,8 @@ def methods() -> str:
     """Both methods on one person: a row per metric, a column per person and method."""
     compared = {name: found()[name].content["methods"] for name in found() if name.startswith("compare-")}
     columns = [(name, method) for name, of in compared.items() for method in of]
-    metrics = list(dict.fromkeys(metric for of in compared.values() for values in of.values() for metric in values))
+    metrics = dict.fromkeys(metric for of in compared.values() for values in of.values() for metric in values)
+    metrics = [metric for metric in metrics if not metric.startswith("rendering")]  # other work was on the cores
 
     def rows() -> Iterator[Sequence[str]]:
         for metric in metrics:
