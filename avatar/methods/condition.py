@@ -44,6 +44,11 @@ class Conditioner(nn.Module):
         unit = (raw - mean) * scale
         return Conditioner(mean, scale, unit.quantile(0.005, 0).clamp(-4, 4), unit.quantile(0.995, 0).clamp(-4, 4))
 
+    def in_range(self, face: Float[Tensor, "T F"], beyond: float) -> Float[Tensor, "T F"]:
+        """Clamp face channels [T, F] to their training range, ``beyond`` times as wide around their mean."""
+        mean, scale, low, high = (x[: face.shape[1]] for x in (self.mean, self.scale, self.low, self.high))
+        return torch.minimum(torch.maximum(face, mean + beyond * low / scale), mean + beyond * high / scale)
+
     def forward(self, motion: Motion, index: int) -> Float[Tensor, " C"]:
         """Condition [width] of one frame."""
         # Pose correction must fit the image by moving the head, not by changing the condition.

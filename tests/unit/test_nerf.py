@@ -25,9 +25,10 @@ from avatar.methods.base import TrainState
 from avatar.methods.nerf import method as nerf_method
 from avatar.methods.nerf import occupancy, sampling
 from avatar.methods.nerf import refresh as refreshing
+from avatar.methods.nerf.composite import enlarged
 from avatar.methods.nerf.head_shape import CELLS, below_neck, cell_centres, measure_head
 from avatar.methods.nerf.method import NerfAvatar
-from avatar.methods.nerf.model import GROUPS, Face, _enlarged
+from avatar.methods.nerf.model import GROUPS, Face
 from avatar.methods.nerf.rays import head_rays, pixels_in
 from avatar.methods.registry import load_model
 from avatar.motion import Motion
@@ -283,7 +284,7 @@ def test_ears_and_sides_are_gaussians_that_are_trained(person, model, tmp_path, 
     places = torso.skinning.to_head(torso.gaussians.means.detach())
     hair = (torso.gaussians.region == REGIONS.index("hair")) & (below_neck(places, grid.neck) <= 0)
     away = torch.cdist(places[hair], sides).amin(1)
-    assert int(hair.sum()) > 50 and float(away.max()) < 1.25  # they go on a little under the field, and no further
+    assert int(hair.sum()) > 50 and float(away.max()) < 3.05  # they go on under the field, and no further
     monkeypatch.setattr(sampling, "BODY", 1.0)
     trainer = nerf_trainer(person, tmp_path / "run", model)
     before = torso.gaussians.colors.detach().clone()
@@ -582,7 +583,7 @@ def test_a_part_is_enlarged_as_the_whole_would_be(sizes):
         head = torch.rand(box[3] - box[1], box[2] - box[0], 4)
         whole, found = torch.zeros(height, width, 4), torch.zeros(large[1], large[0], 4)
         whole[box[1] : box[3], box[0] : box[2]] = head
-        (x0, y0, x1, y1), part = _enlarged(box, head, small, small.resized(*large))
+        (x0, y0, x1, y1), part = enlarged(box, head, small, small.resized(*large))
         found[y0:y1, x0:x1] = part
         expected = torch.nn.functional.interpolate(whole.permute(2, 0, 1)[None], large[::-1], mode="bilinear")[0]
         torch.testing.assert_close(found, expected.permute(1, 2, 0), rtol=0, atol=1e-6)

@@ -31,6 +31,7 @@ FRONT = 0.35  # outside of the face: a video from the front does not tell a flat
 HAIR = 0.6  # the same outside of hair and skull, which are measured less well
 FACING = 0.5  # cosine between the surface's normal and the way to the camera, from which on it is the field's ...
 _WITHIN = 0.8  # ... within this share of the head's width without its ears
+_LOW = 2.0  # height in head axes, centimetres, below which hair beside the face is left to Gaussians: it hangs
 _TAPER = 1.0  # centimetres from its end, over which it comes as far outside of the surface as it may ...
 _LEAST = 0.4  # ... and the share of that at the end
 CAVITY = 3.0  # depth of the mouth behind the lips, centimetres
@@ -210,7 +211,7 @@ def _skull(head: Sweep, shape: np.ndarray) -> _Surface:
     y, angle = y.ravel(), angle.ravel()
     points, normals = head.points(y, angle), head.normals(y, angle)
     kept = ~((np.abs(angle) < np.pi / 2) & _in_oval(points, shape))
-    outside = np.where(-normals[:, 2] > FACING, _reach(head, points, HAIR), -1.0)
+    outside = np.where((-normals[:, 2] > FACING) & (points[:, 1] < _LOW), _reach(head, points, HAIR), -1.0)
     return _Surface(points, normals, outside).where(kept)
 
 

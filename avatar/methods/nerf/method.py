@@ -66,7 +66,9 @@ class NerfAvatar(NerfModel):
         frames = train[np.linspace(0, len(train) - 1, min(FILMED, len(train))).astype(int)]
         filmed = Filmed(motion[torch.from_numpy(frames)], data.camera)
         torch.manual_seed(seed)
-        warp = MeshWarp(torch.from_numpy(data.shape).float(), motion.face[train].mean(0))
+        usual = motion.face[train].mean(0)
+        shape = torch.from_numpy(data.shape).float() + torso.basis(usual, motion.gaze[train].mean(0))
+        warp = MeshWarp(shape, usual)
         model = cls(config, torso, Occupancy(head), warp, make_triplane(config, head.box), filmed)
         model.seed = seed
         return model

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -19,6 +18,7 @@ from avatar.fields.triplane import TriplaneHash
 from avatar.geometry.cameras import Camera
 from avatar.methods.base import Method, ParamGroup, Playback, RenderOutput
 from avatar.methods.batch import Batch, Box
+from avatar.methods.nerf.composite import ALPHA, HIDDEN, SPREAD, enlarged, sorted_by_depth
 from avatar.methods.nerf.config import NerfConfig
 from avatar.methods.nerf.head_shape import FADE, neck_fade
 from avatar.methods.nerf.hidden import hidden_error
@@ -44,7 +44,7 @@ WARMUP = 100  # steps of the networks and the encoding
 # Channels of the condition (face, gaze, head rotation) by group: mouth, eyes, pose.
 _GAZE, _POSE = len(CHANNELS), len(CHANNELS) + 2
 GROUPS = (LIP_CHANNELS, (*UPPER_CHANNELS, _GAZE, _GAZE + 1), (_POSE, _POSE + 1, _POSE + 2))
-ALPHA, SPREAD, HIDDEN = "head_alpha", "spread", "hidden"  # names in `RenderOutput.aux`
+_BEYOND = 1.25  # times their training range in which face channels move the head: farther, no cell holds the chin
 
 
 @dataclass(frozen=True)
@@ -182,6 +182,7 @@ class NerfModel(Method):
     ) -> RenderOutput:  # fmt: skip
         if part is not None and part not in self.parts:
             raise AvatarError(f"There is no part {part!r}.", fix=f"Known are {', '.join(sorted(self.parts))}.")
+        motion, index = self._in_range(motion, index)
         head = self.head_image(motion, index, camera, noise)
         rgb, alpha = head.rgb, head.alpha
         if part is None and background is None:
@@ -190,7 +191,7 @@ class NerfModel(Method):
             others = shown = self.torso(motion, index, camera, noise=noise, with_depth=True, part="person")
             if part == "head":  # clothes hide it as well
                 shown = self.torso(motion, index, camera, noise=noise, part=part)
-            return _sorted(head, others, shown, background)
+            return sorted_by_depth(head, others, shown, background)
         behind = self.torso(motion, index, camera, noise=noise, background=background, with_depth=with_depth, part=part)
         through = 1 - alpha
         depth = None
@@ -217,6 +218,13 @@ class NerfModel(Method):
         aux = {ALPHA: alpha, SPREAD: head.spread[:, None], HIDDEN: head.hidden[:, None]}
         return RenderOutput(head.rgb + through * rgb, alpha + through * torso_alpha, head.depth[:, None], aux)
 
+    def _in_range(self, motion: Motion, index: int) -> tuple[Motion, int]:
+        """The frame with face channels that cells were kept for; training frames have such."""
+        if self.training:
+            return motion, index
+        frame = motion[index : index + 1]
+        return frame.map(face=self.torso.conditioner.in_range(frame.face, _BEYOND)), 0
+
     def face(self, motion: Motion, index: int, noise: Tensor | None = None) -> Face:
         """What the face of a frame does to the field; arguments as for :meth:`forward`."""
         conditions = self.field.under(self.torso.condition(motion, index, noise))
@@ -231,6 +239,7 @@ class NerfModel(Method):
         return density * neck_fade(rest, self.occupancy.neck), color
 
     def seen(self, motion: Motion, index: int, camera: Camera) -> Tensor:
+        motion, index = self._in_range(motion, index)
         head = self.head_image(motion, index, camera, draw=self._draw_seen)
         behind = self.torso(motion, index, camera, part="person").alpha[..., 0]
         through = 1 - head.alpha[..., 0]
@@ -251,6 +260,7 @@ class NerfModel(Method):
         def draw(camera: Camera, motion: Motion, index: int, background: Tensor | None = None) -> Tensor:
             if from_aside(motion, index, camera):  # not what it is for
                 return self.draw(camera, motion, index, background)
+            motion, index = self._in_range(motion, index)
             image = behind(camera, motion, index, background)
             (x0, y0, x1, y1), head = self._head_as_filmed(motion, index, camera)
             part = image[y0:y1, x0:x1]
@@ -265,7 +275,7 @@ class NerfModel(Method):
         return torch.stack([torch.minimum(field[0], around[0]), torch.maximum(field[1], around[1])])
 
     def volume(self, motion: Motion, index: int) -> Volume:
-        face, grid = self.face(motion, index), self.occupancy
+        face, grid = self.face(*self._in_range(motion, index)), self.occupancy
 
         def evaluate(points: Tensor) -> tuple[Tensor, Tensor]:
             density, color = self.evaluate(points, face)
@@ -369,7 +379,7 @@ class NerfModel(Method):
         if camera.width < _ENLARGED * filmed:
             return self._head_drawn(motion, index, camera)
         small = camera.resized(filmed, round(camera.height * filmed / camera.width))
-        return _enlarged(*self._head_drawn(motion, index, small), small, camera)
+        return enlarged(*self._head_drawn(motion, index, small), small, camera)
 
     def _head_drawn(self, motion: Motion, index: int, camera: Camera) -> tuple[Box, Tensor]:
         """Part of the image, and the head in it, as :meth:`_head_as_filmed` returns it."""
@@ -399,43 +409,6 @@ class NerfModel(Method):
         around = (0, 0, x0, camera.width - x1, y0, camera.height - y1)
         rgb, alpha, depth, spread, hidden = (torch.nn.functional.pad(part, around) for part in parts)
         return RenderOutput(rgb, alpha, depth, {"depth": depth, SPREAD: spread, HIDDEN: hidden})
-
-
-def _sorted(head: RenderOutput, others: RenderOutput, shown: RenderOutput, background: Tensor | None) -> RenderOutput:
-    """Field and Gaussians as seen from aside or behind, where either may hide the other: the nearer one does.
-
-    All ``others`` hide the field; ``shown`` are those of them that are in the image.
-    """
-    assert others.depth is not None
-    field = (head.rgb, head.alpha, head.aux["depth"], head.alpha)
-    gaussians = (shown.rgb, shown.alpha, others.depth, others.alpha)
-    hides = (others.alpha > 0.5) & ((others.depth < head.aux["depth"]) | (head.alpha < 0.5))
-    near = [torch.where(hides, *pair) for pair in zip(gaussians, field, strict=True)]
-    far = [torch.where(hides, *pair) for pair in zip(field, gaussians, strict=True)]
-    through = 1 - near[3]
-    rgb, alpha = near[0] + through * far[0], near[1] + through * far[1]
-    depth = (near[1] * near[2] + through * far[1] * far[2]) / alpha.clamp_min(1e-6)
-    if background is not None:
-        rgb = rgb + (1 - alpha) * background
-    aux = {ALPHA: head.alpha, DRAWN: others} | {name: head.aux[name] for name in (SPREAD, HIDDEN)}
-    return RenderOutput(rgb, alpha, depth, aux)
-
-
-def _enlarged(box: Box, head: Tensor, small: Camera, large: Camera) -> tuple[Box, Tensor]:
-    """Part of an image [h, w, 4] as that of a larger image; more of it, up to where whole pixels of both meet."""
-    ends = []
-    for low, high, few, many in (
-        (box[0], box[2], small.width, large.width),
-        (box[1], box[3], small.height, large.height),
-    ):
-        unit = few // math.gcd(few, many)
-        ends.append((max(low - 1, 0) // unit * unit, min(-(-(high + 1) // unit) * unit, few), many / few))
-    (x0, x1, across), (y0, y1, down) = ends
-    around = (0, 0, box[0] - x0, x1 - box[2], box[1] - y0, y1 - box[3])
-    part = torch.nn.functional.pad(head, around).permute(2, 0, 1)[None]
-    to = tuple(round(at * scale) for at, scale in ((x0, across), (y0, down), (x1, across), (y1, down)))
-    size = (to[3] - to[1], to[2] - to[0])
-    return to, torch.nn.functional.interpolate(part, size, mode="bilinear")[0].permute(1, 2, 0)
 
 
 def checkpoint_of(model: NerfModel) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -77,7 +77,7 @@ def _rays(frame: Batch, rng: np.random.Generator, count: int) -> Batch:
     chosen = frame.at(pixels)
     # What is drawn more often than evenly counts less by as much: the loss is the user's, whatever the rays are.
     x, y = chosen.pixels.unbind(-1) if chosen.pixels is not None else (pixels, pixels)
-    often = (density / even.clamp_min(1e-12))[y, x].clamp(0.25, 100)
+    often = torch.where(even > 0, density / even.clamp_min(1e-12), 1.0)[y, x].clamp(0.25, 100)  # 1 without a head
     return chosen._replace(weight=chosen.weight / often[:, None])
 
 

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from avatar.methods.nerf.config import NerfConfig
 
 DRAWN = "torso"  # name in `RenderOutput.aux` of what the Gaussians drew
-_UNDER = 1.2  # centimetres that Gaussians go on under the field
+_UNDER = (
+    3.0  # centimetres that Gaussians go on under the field: what makes the half-transparent skin of the sides solid
+)
 _WHOLE = 1.6  # times as many are made: more than half of them are of the head, and go
 
 

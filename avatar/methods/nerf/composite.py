@@ -1,0 +1,54 @@
+"""Put the image of the field and that of the Gaussians together."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from avatar.geometry.cameras import Camera
+from avatar.methods.base import RenderOutput
+from avatar.methods.batch import Box
+from avatar.methods.nerf.torso import DRAWN
+
+ALPHA, SPREAD, HIDDEN = "head_alpha", "spread", "hidden"  # names in `RenderOutput.aux`
+
+
+def sorted_by_depth(
+    head: RenderOutput, others: RenderOutput, shown: RenderOutput, background: Tensor | None
+) -> RenderOutput:
+    """Field and Gaussians as seen from aside or behind, where either may hide the other: the nearer one does.
+
+    All ``others`` hide the field; ``shown`` are those of them that are in the image.
+    """
+    assert others.depth is not None
+    field = (head.rgb, head.alpha, head.aux["depth"], head.alpha)
+    gaussians = (shown.rgb, shown.alpha, others.depth, others.alpha)
+    hides = (others.alpha > 0.5) & ((others.depth < head.aux["depth"]) | (head.alpha < 0.5))
+    near = [torch.where(hides, *pair) for pair in zip(gaussians, field, strict=True)]
+    far = [torch.where(hides, *pair) for pair in zip(field, gaussians, strict=True)]
+    through = 1 - near[3]
+    rgb, alpha = near[0] + through * far[0], near[1] + through * far[1]
+    depth = (near[1] * near[2] + through * far[1] * far[2]) / alpha.clamp_min(1e-6)
+    if background is not None:
+        rgb = rgb + (1 - alpha) * background
+    aux = {ALPHA: head.alpha, DRAWN: others} | {name: head.aux[name] for name in (SPREAD, HIDDEN)}
+    return RenderOutput(rgb, alpha, depth, aux)
+
+
+def enlarged(box: Box, head: Tensor, small: Camera, large: Camera) -> tuple[Box, Tensor]:
+    """Part of an image [h, w, 4] as that of a larger image; more of it, up to where whole pixels of both meet."""
+    ends = []
+    for low, high, few, many in (
+        (box[0], box[2], small.width, large.width),
+        (box[1], box[3], small.height, large.height),
+    ):
+        unit = few // math.gcd(few, many)
+        ends.append((max(low - 1, 0) // unit * unit, min(-(-(high + 1) // unit) * unit, few), many / few))
+    (x0, x1, across), (y0, y1, down) = ends
+    around = (0, 0, box[0] - x0, x1 - box[2], box[1] - y0, y1 - box[3])
+    part = torch.nn.functional.pad(head, around).permute(2, 0, 1)[None]
+    to = tuple(round(at * scale) for at, scale in ((x0, across), (y0, down), (x1, across), (y1, down)))
+    size = (to[3] - to[1], to[2] - to[0])
+    return to, torch.nn.functional.interpolate(part, size, mode="bilinear")[0].permute(1, 2, 0)
