@@ -52,6 +52,7 @@ def measure(run: Path, count: int) -> dict[str, Any]:
     avatar, data = Avatar.load(run, device="cpu"), open_person(run)
     if avatar.model.name != "nerf":
         raise AvatarError(f"{run} is a run of method {avatar.model.name}.", fix="Give one of method nerf.")
+    exact = Avatar.load(run, device="cpu", precision="float32")
     frames = np.linspace(data.test_start, data.num_frames - 1, count + WARM).astype(int)
     threads = sorted({1, torch.get_num_threads()})
     found: dict[str, Any] = {"load_before": round(os.getloadavg()[0], 2), "frames": count}
@@ -65,19 +66,21 @@ def measure(run: Path, count: int) -> dict[str, Any]:
                 avatar.render(camera, data.motion, int(index))
                 seconds[number].append(time.perf_counter() - start)
         found[f"{width}"] = {f"threads_{number}": _rates(of[WARM:]) for number, of in seconds.items()}
-        found[f"{width}"] |= left_out(avatar, data, camera, frames[WARM :: max(count // COMPARED, 1)])
+        found[f"{width}"] |= left_out(avatar, exact, data, camera, frames[WARM :: max(count // COMPARED, 1)])
     return found
 
 
-def left_out(avatar: Avatar, data: PersonDataset, camera: Camera, frames: np.ndarray) -> dict[str, float]:
-    """What playback loses against all samples of all rays: decibels between both, and of both to the film."""
+def left_out(
+    avatar: Avatar, exact: Avatar, data: PersonDataset, camera: Camera, frames: np.ndarray
+) -> dict[str, float]:
+    """What playback loses against all samples in float32: decibels between both, and of both to the film."""
     between: list[float] = []
     to_film: list[tuple[float, float]] = []
     for index in map(int, frames):
         behind = None
         if data.camera_moves and camera.width == data.width:  # the film shows what was behind the person at that time
             behind = torch.from_numpy(data.background(index))
-        images = (draw(camera, data.motion, index, behind) for draw in (avatar.render, avatar.draw))
+        images = (draw(camera, data.motion, index, behind) for draw in (avatar.render, exact.draw))
         fast, full = (image.double().numpy() / 255 for image in images)
         between.append(psnr(fast, full))
         if camera.width == data.width:

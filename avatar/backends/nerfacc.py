@@ -29,7 +29,7 @@ def march_rays(
     starts, ends, densities, colors = (x.to(_DEVICE, torch.float32) for x in (starts, ends, densities, colors))
     starts, ends = starts.detach(), ends.detach()
     if len(starts) == 0:
-        nothing = torch.zeros(rays, device=home, dtype=dtype)
+        nothing = (0 * (densities.sum() + colors.sum())).to(home, dtype).expand(rays)  # a gradient finds its way
         return nothing[:, None].expand(rays, colors.shape[1]), nothing, nothing
     counts = offsets.diff()
     ray = torch.repeat_interleave(torch.arange(rays, device=_DEVICE), counts)

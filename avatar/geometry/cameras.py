@@ -11,7 +11,7 @@ import functools
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from avatar.geometry.se3 import axis_angle_to_matrix, matrix_to_axis_angle
@@ -86,11 +86,11 @@ class Camera:
         """The camera of a part of the image, from pixel (x0, y0) up to (x1, y1), which is excluded."""
         return replace(self, cx=self.cx - x0, cy=self.cy - y0, width=x1 - x0, height=y1 - y0)
 
-    def rays(self, pixels: Int[Tensor, "*batch 2"]) -> tuple[Float[Tensor, " 3"], Float[Tensor, "*batch 3"]]:
+    def rays(self, pixels: Num[Tensor, "*batch 2"]) -> tuple[Float[Tensor, " 3"], Float[Tensor, "*batch 3"]]:
         """Rays through the centres of pixels.
 
         Args:
-            pixels: [..., 2] x, y, counted from 0.
+            pixels: [..., 2] x, y, counted from 0; fractions are places between their centres.
 
         Returns:
             Where they begin, [3] centimetres, and directions [..., 3] in world axes whose part along the camera's axis

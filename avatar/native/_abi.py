@@ -2,7 +2,7 @@
 
 import ctypes
 
-ABI_VERSION = 10
+ABI_VERSION = 11
 
 OK = 0
 BAD_ARGUMENT = 1
@@ -695,6 +695,7 @@ FUNCTIONS = {
             ctypes.c_int32,  # y
             ctypes.c_int32,  # width
             ctypes.c_int32,  # height
+            ctypes.c_void_p,  # places
             ctypes.c_void_p,  # box
             ctypes.c_void_p,  # held
             ctypes.c_void_p,  # occupancy
@@ -753,6 +754,7 @@ FUNCTIONS = {
             ctypes.c_int32,  # y
             ctypes.c_int32,  # width
             ctypes.c_int32,  # height
+            ctypes.c_void_p,  # places
             ctypes.c_void_p,  # box
             ctypes.c_void_p,  # held
             ctypes.c_void_p,  # occupancy

@@ -19,14 +19,16 @@ from avatar.native.radiance_mlp import checked_network
 from avatar.native.sample_rays import checked_box, checked_occupancy, checked_steps
 from avatar.native.triplane_encode import checked_grid
 
+_ACROSS = 16  # places side by side, where they take the place of pixels: a tile of the kernel is some that follow on
 DARKEST = 1 / 1024  # a quarter of a level of an image of 8 bits
 
 
 def draw_field(
-    origin: Sequence[float], matrix: Sequence[Sequence[float]], box: tuple[int, int, int, int], space: FieldSpace,
-    features: FieldFeatures, network: Sequence[Tensor], *, darkest: float = DARKEST, bfloat16: bool = False,
+    origin: Sequence[float], matrix: Sequence[Sequence[float]], box: tuple[int, int, int, int] | Tensor,
+    space: FieldSpace, features: FieldFeatures, network: Sequence[Tensor], *, darkest: float = DARKEST,
+    bfloat16: bool = False,
 ) -> Tensor:  # fmt: skip
-    """Draw part of an image of a radiance field; there is no gradient.
+    """Draw part of an image of a radiance field, or places in it; there is no gradient.
 
     The samples are those of :func:`avatar.native.sample_rays`. Each is taken to where it is at rest, evaluated by
     :func:`avatar.native.triplane_encode` and :func:`avatar.native.radiance_mlp`, and they are added up as by
@@ -35,7 +37,8 @@ def draw_field(
     Args:
         origin: [3] of all rays, head axes, centimetres.
         matrix: [3, 3] takes (x, y, 1), in pixels, to the direction of a ray, of any length.
-        box: x0, y0, x1, y1: the part of the image, in pixels, x1 and y1 excluded.
+        box: x0, y0, x1, y1: the part of the image, in pixels, x1 and y1 excluded. Or places [N, 2] x, y in it, in
+            pixels from its upper left corner.
         space: Where the field is.
         features: Its tri-plane.
         network: Its networks: what :func:`avatar.native.radiance_mlp` takes after the features.
@@ -43,14 +46,17 @@ def draw_field(
         bfloat16: As for :func:`avatar.native.radiance_mlp`.
 
     Returns:
-        [y1 - y0, x1 - x0, 4] color times opacity, and opacity.
+        [y1 - y0, x1 - x0, 4] or [N, 4]: color times opacity, and opacity.
 
     Raises:
         AvatarError: Wrong shapes, dtypes or numbers, or a gradient is asked for.
     """
-    x0, y0, x1, y1 = box
-    image_size(x1 - x0, y1 - y0)
     table, sizes = checked_grid(features.table, features.resolutions)
+    places = float_tensor("places", box, ("N", 2), like=table) if isinstance(box, Tensor) else None
+    if not isinstance(box, Tensor):
+        image_size(box[2] - box[0], box[3] - box[1])
+    elif len(box) == 0:
+        return table.new_empty(0, 4)
     bounds, corners, held, around = (checked_box(b) for b in (features.bounds, space.box, space.held, space.moved_box))
     occupancy = checked_occupancy(space.occupancy, table)
     checked_steps(corners, space.step, space.max_samples)
@@ -72,32 +78,38 @@ def draw_field(
         return reference.draw_field(origin, matrix, box, space, features, parameters)
     half = bfloat16 and table.dtype == torch.float32 and multiplies_bfloat16()
     flat = torch.cat([x.flatten() for x in parameters])
-    lists = (view, list(box), corners, held, neck, around, bounds, sizes, list(units))
-    return _draw(
-        *(occupancy, front, moved, table, flat, *lists), *(space.step, space.max_samples, space.rise, darkest, half)
+    part = [0, 0, _ACROSS, -(-len(box) // _ACROSS)] if isinstance(box, Tensor) else list(box)
+    if places is not None:
+        places = torch.nn.functional.pad(places, (0, 0, 0, part[3] * _ACROSS - len(places)))
+    lists = (view, part, corners, held, neck, around, bounds, sizes, list(units))
+    image = _draw(
+        *(occupancy, front, moved, table, flat, places, *lists),
+        *(space.step, space.max_samples, space.rise, darkest, half),
     )
+    return image.view(-1, 4)[: len(box)] if isinstance(box, Tensor) else image
 
 
 def _image(
-    occupancy: Tensor, front: Tensor, moved: Tensor, table: Tensor, parameters: Tensor, view: Sequence[float],
-    box: Sequence[int], corners: Sequence[float], held: Sequence[float], neck: Sequence[float],
+    occupancy: Tensor, front: Tensor, moved: Tensor, table: Tensor, parameters: Tensor, places: Tensor | None,
+    view: Sequence[float], box: Sequence[int], corners: Sequence[float], held: Sequence[float], neck: Sequence[float],
     around: Sequence[float], bounds: Sequence[float], resolutions: Sequence[int], units: Sequence[int], step: float,
     max_samples: int, rise: float, darkest: float, half: bool,
 ) -> Tensor:  # fmt: skip
-    """[h, w, 4]; units: as `_samples` of `avatar.native.radiance_mlp` takes them."""
+    """[h, w, 4]; places: [h * w, 2], or None; units: as `_samples` of `avatar.native.radiance_mlp` takes them."""
     return table.new_empty(box[3] - box[1], box[2] - box[0], 4)
 
 
 def _compute(native: Kernels, *inputs: Any) -> Tensor:
-    occupancy, front, moved, table, parameters, view, box, corners, held, neck = inputs[:10]
-    around, bounds, resolutions, units, step, max_samples, rise, darkest, half = inputs[10:]
+    occupancy, front, moved, table, parameters, places, view, box, corners, held, neck = inputs[:11]
+    around, bounds, resolutions, units, step, max_samples, rise, darkest, half = inputs[11:]
     image = _image(*inputs)
     name = "draw_field_bf16" if half else "draw_field"
     work = native.workspace(f"{name}_workspace", table, *native.threads, *units)
     doubles = [torch.tensor(v, dtype=torch.float64) for v in (view, corners, held, neck, around, bounds)]
     levels, rows, features = table.shape[1:]
     native.call(
-        *(name, table, doubles[0], *box[:2], box[2] - box[0], box[3] - box[1], *doubles[1:3], occupancy),
+        *(name, table, doubles[0], *box[:2], box[2] - box[0], box[3] - box[1], places),
+        *(*doubles[1:3], occupancy),
         *(*occupancy.shape, step, darkest, max_samples, front, *front.shape, rise, doubles[3], moved),
         *(*moved.shape[:0:-1], *doubles[4:], table, torch.tensor(resolutions, dtype=torch.int32)),
         *(levels, rows, features, *units, parameters, image, work),

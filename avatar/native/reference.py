@@ -393,14 +393,19 @@ def _intervals(
 
 
 def draw_field(
-    origin: Sequence[float], matrix: Sequence[Sequence[float]], box: Sequence[int], space: FieldSpace,
+    origin: Sequence[float], matrix: Sequence[Sequence[float]], box: Sequence[int] | Tensor, space: FieldSpace,
     features: FieldFeatures, network: Sequence[Tensor],
 ) -> Tensor:  # fmt: skip
     """A radiance field drawn, no ray of which ends early; see :func:`avatar.native.draw_field`."""
-    table, (x0, y0, x1, y1) = features.table, box
-    y, x = torch.meshgrid(torch.arange(y0, y1).to(table), torch.arange(x0, x1).to(table), indexing="ij")
-    pixels = torch.stack([x + 0.5, y + 0.5, torch.ones_like(x)], -1).view(-1, 3)
-    directions = F.normalize(pixels @ table.new_tensor(matrix).T, dim=1)
+    table = features.table
+    if isinstance(box, Tensor):
+        places = box
+    else:
+        x0, y0, x1, y1 = box
+        y, x = torch.meshgrid(torch.arange(y0, y1).to(table), torch.arange(x0, x1).to(table), indexing="ij")
+        places = torch.stack([x + 0.5, y + 0.5], -1)
+    flat = F.pad(places, (0, 1), value=1.0).view(-1, 3)
+    directions = F.normalize(flat @ table.new_tensor(matrix).T, dim=1)
     origins = table.new_tensor(origin).expand_as(directions)
     points, starts, ends, offsets, _ = sample_rays(
         origins, directions, space.box, space.occupancy, space.step, space.max_samples
@@ -422,4 +427,4 @@ def draw_field(
     encoded = triplane_encode(inside(features.bounds).clamp(-1, 1), table, features.resolutions)
     densities, colors, _ = radiance_mlp(encoded, *network)
     color, opacity, _ = march_rays(offsets, starts, ends, densities * weights, colors)
-    return torch.cat([color, opacity[:, None]], 1).view(y1 - y0, x1 - x0, 4)
+    return torch.cat([color, opacity[:, None]], 1).view(*places.shape[:-1], 4)

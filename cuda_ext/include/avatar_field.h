@@ -12,6 +12,7 @@ constexpr int32_t kMaxNodes = 1024;  // of the front or of the displacements, al
 struct FieldScene {
   const double* view;  // [12] origin, then the matrix that makes directions of pixels (x, y, 1), row by row
   int32_t x, y, width, height;
+  const void* places;  // [height, width, 2], or null
   const double *box, *held;
   const uint8_t* occupancy;
   OccupancySizes cells;

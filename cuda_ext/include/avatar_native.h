@@ -23,7 +23,7 @@ extern "C" {
 #define AVATAR_API __attribute__((visibility("default")))
 #endif
 
-#define AVATAR_ABI_VERSION 10
+#define AVATAR_ABI_VERSION 11
 
 enum avatar_status { AVATAR_OK = 0, AVATAR_BAD_ARGUMENT = 1, AVATAR_UNSUPPORTED = 2 };
 enum avatar_dtype { AVATAR_FLOAT32 = 0, AVATAR_FLOAT64 = 1 };
@@ -302,7 +302,7 @@ AVATAR_API int64_t avatar_draw_field_workspace(int32_t dtype, int32_t num_thread
 
 /* A radiance field drawn in one pass, for playback: image [height,width,4], color times opacity, and opacity. view
  * [12]: the origin of all rays, then the matrix that takes (x + 1/2, y + 1/2, 1) of a pixel to its direction; pixels
- * from (x, y) on. Samples as by avatar_sample_rays_count from occupancy [depth,cells_high,bytes], from front to back
+ * from (x, y) on, or where places [height,width,2] says, if it is not null: 1/2, 1/2 is the first pixel's. Samples as by avatar_sample_rays_count from occupancy [depth,cells_high,bytes], from front to back
  * until less than `darkest` of the light behind shows; held is the part of the box outside of which no cell is set.
  * Their density counts behind front [front_rows,front_columns], the depth (z) over the box from which on it rises
  * within `rise`. neck [4]: it fades within neck[3] below y = neck[0] + neck[2] max(z - neck[1], 0), at rest: a sample
@@ -310,9 +310,9 @@ AVATAR_API int64_t avatar_draw_field_workspace(int32_t dtype, int32_t num_thread
  * bounds: of the tri-plane, as for avatar_triplane_encode; network as for avatar_radiance_mlp. All boxes [6]: lower
  * and upper corner; arrays of double as declared, void ones of the call's type. */
 AVATAR_API int32_t avatar_draw_field(avatar_call* call, const double* view, int32_t x, int32_t y, int32_t width,
-                                     int32_t height, const double* box, const double* held, const uint8_t* occupancy,
-                                     int32_t depth, int32_t cells_high, int32_t bytes, double step, double darkest,
-                                     int32_t max_samples, const void* front, int32_t front_rows,
+                                     int32_t height, const void* places, const double* box, const double* held,
+                                     const uint8_t* occupancy, int32_t depth, int32_t cells_high, int32_t bytes,
+                                     double step, double darkest, int32_t max_samples, const void* front, int32_t front_rows,
                                      int32_t front_columns, double rise, const double* neck, const void* moved,
                                      int32_t nodes_x, int32_t nodes_y, int32_t nodes_z, const double* moved_box,
                                      const double* bounds, const void* table, const int32_t* resolutions,
@@ -327,7 +327,7 @@ AVATAR_API int64_t avatar_draw_field_bf16_workspace(int32_t dtype, int32_t num_t
 
 /* avatar_draw_field with the network as in avatar_radiance_mlp_bf16. */
 AVATAR_API int32_t avatar_draw_field_bf16(avatar_call* call, const double* view, int32_t x, int32_t y, int32_t width,
-                                          int32_t height, const double* box, const double* held,
+                                          int32_t height, const void* places, const double* box, const double* held,
                                           const uint8_t* occupancy, int32_t depth, int32_t cells_high, int32_t bytes,
                                           double step, double darkest, int32_t max_samples, const void* front,
                                           int32_t front_rows, int32_t front_columns, double rise, const double* neck,

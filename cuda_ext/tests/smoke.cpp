@@ -276,14 +276,20 @@ std::vector<char> run_all(int dtype, int isa, int threads, int64_t n, int width,
   const auto layers_of_field = uniform<T>(field_numbers, -0.5, 0.5);
   std::vector<T> field_image(int64_t(4) * width * height);
   workspace = bytes(avatar_draw_field_workspace(dtype, threads, field_inputs, attention, gates, wide, results, color));
-  RUN(avatar_draw_field, scene, -1, 2, width, height, box, box, occupancy.data(), 8, 8, 1, 0.05, 0.001, 8, field_front.data(),
-      side, 2, 0.1, neck, field_moved.data(), side, side, 2, box, box, planes.data(), field_levels, levels_of_field, 16, 2,
+  RUN(avatar_draw_field, scene, -1, 2, width, height, nullptr, box, box, occupancy.data(), 8, 8, 1, 0.05, 0.001, 8,
+      field_front.data(), side, 2, 0.1, neck, field_moved.data(), side, side, 2, box, box, planes.data(), field_levels, levels_of_field, 16, 2,
       field_inputs, attention, gates, wide, results, color, layers_of_field.data(), field_image.data(),
       workspace.data());
   log.add(field_image);
+  const auto field_places = uniform<T>(int64_t(2) * width * height, -5, width + 5);
+  RUN(avatar_draw_field, scene, -1, 2, width, height, field_places.data(), box, box, occupancy.data(), 8, 8, 1, 0.05, 0.001,
+      8, field_front.data(), side, 2, 0.1, neck, field_moved.data(), side, side, 2, box, box, planes.data(), field_levels,
+      levels_of_field, 16, 2, field_inputs, attention, gates, wide, results, color, layers_of_field.data(),
+      field_image.data(), workspace.data());
+  log.add(field_image);
   if (dtype == AVATAR_FLOAT32 && isa == AVATAR_ISA_AVX512_BF16) {
     workspace = bytes(avatar_draw_field_bf16_workspace(dtype, threads, field_inputs, attention, gates, wide, results, color));
-    RUN(avatar_draw_field_bf16, scene, -1, 2, width, height, box, box, occupancy.data(), 8, 8, 1, 0.05, 0.001, 8,
+    RUN(avatar_draw_field_bf16, scene, -1, 2, width, height, nullptr, box, box, occupancy.data(), 8, 8, 1, 0.05, 0.001, 8,
         field_front.data(), side, 2, 0.1, neck, field_moved.data(), side, side, 2, box, box, planes.data(), field_levels,
         levels_of_field, 16, 2, field_inputs, attention, gates, wide, results, color, layers_of_field.data(),
         field_image.data(), workspace.data());

@@ -89,6 +89,24 @@ def test_a_part_of_the_image_is_the_same_as_in_the_whole():
 
 
 @pytest.mark.usefixtures("needs_native")
+def test_places_take_the_place_of_pixels(reference):
+    """Anywhere in the image, in any number: those at the middle of pixels are the pixels."""
+    scene = radiance_field()
+    x0, y0, x1, y1 = scene["box"]
+    y, x = torch.meshgrid(torch.arange(y0, y1).double(), torch.arange(x0, x1).double(), indexing="ij")
+    middles = torch.stack([x + 0.5, y + 0.5], -1).view(-1, 2)
+    whole = native.draw_field(**scene)
+    assert torch.equal(native.draw_field(**{**scene, "box": middles}), whole.view(-1, 4))
+    chosen = torch.randperm(len(middles), generator=torch.Generator().manual_seed(0))[:301]
+    assert torch.equal(native.draw_field(**{**scene, "box": middles[chosen]}), whole.view(-1, 4)[chosen])
+    between = {**scene, "box": middles[chosen] + torch.rand(301, 2, dtype=torch.float64) - 0.5}
+    torch.testing.assert_close(native.draw_field(**between, darkest=0.0), reference(between), rtol=0, atol=1e-10)
+    assert native.draw_field(**{**scene, "box": middles[:0]}).shape == (0, 4)
+    with pytest.raises(AvatarError, match="places has shape"):
+        native.draw_field(**{**scene, "box": torch.zeros(4, 3, dtype=torch.float64)})
+
+
+@pytest.mark.usefixtures("needs_native")
 def test_nothing_is_drawn_where_nothing_is():
     scene = radiance_field(torch.float32)
     empty = native.draw_field(**_change(scene, occupancy=torch.zeros_like(scene["space"].occupancy)))

@@ -24,5 +24,5 @@ def test_frames_of_a_moving_camera_are_compared_before_their_own_background(move
 
     data = SimpleNamespace(width=8, motion=None, camera_moves=moves, background=background, image=background)
     avatar = SimpleNamespace(render=draw, draw=draw)
-    found = field_rates.left_out(avatar, data, size, np.array([20, 30]))  # type: ignore[arg-type]
+    found = field_rates.left_out(avatar, avatar, data, size, np.array([20, 30]))  # type: ignore[arg-type]
     assert found["psnr"] > 90 and found["psnr_with_all_samples"] > 90

@@ -23,6 +23,8 @@ RANGES = {
 }  # fmt: skip
 TRAINING = {"samples": (256, 2**22), "gaussians": (100, 10**6), "patch": (16, 512)}
 STEP_CM = (0.02, 2.0)
+_ANEW = "The file is damaged or of another version. Train the avatar again."
+MOST_INPUTS = 1024  # features of a point that the network takes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +97,16 @@ class NerfConfig(MethodConfig):
             raise AvatarError(f"--model.coarsest {self.coarsest} is larger than --model.finest {self.finest}.",
                               fix="Give a smaller --model.coarsest.")  # fmt: skip
         number(self.step_cm, _option("step_cm"), *STEP_CM)
-        number(self.loss.random_background, "--model.loss.random-background", 0, 1)
+        if (inputs := 3 * self.levels * self.features) > MOST_INPUTS:
+            raise AvatarError(
+                f"--model.levels {self.levels} and --model.features {self.features} give a point {inputs} features.",
+                why=f"The network takes {MOST_INPUTS} at most: 3 times levels times features.",
+                fix="Give fewer of either.",
+            )
+        for part in ("loss", "lr"):
+            for name, value in asdict(getattr(self, part)).items():
+                most = 1.0 if name == "random_background" else 1e3
+                number(value, f"{_option(part)}.{name.replace('_', '-')}", 0, most)
 
     def require(self) -> None:
         for backend in (self.marcher, self.encoding, self.renderer):
@@ -124,9 +135,9 @@ def read_config(about: Record, tensors: dict[str, Tensor], renderer: RendererNam
         renderer=renderer,
     )
     if config.encoding not in get_args(EncodingName):
-        raise AvatarError(f"{about.place('encoding')} is {config.encoding!r}, which is not known.")
+        raise AvatarError(f"{about.place('encoding')} is {config.encoding!r}, which is not known.", fix=_ANEW)
     if config.coarsest > config.finest:
-        raise AvatarError(f"{about.place('coarsest')} is larger than finest.")
+        raise AvatarError(f"{about.place('coarsest')} is larger than finest.", fix=_ANEW)
     wanted: dict[str, tuple[int, ...]] = {
         "field.base.weight": (config.hidden, 3 * config.levels * config.features),
         "field.density.weight": (1 + config.geometry, config.hidden),
@@ -139,7 +150,7 @@ def read_config(about: Record, tensors: dict[str, Tensor], renderer: RendererNam
         found = tuple(tensors[name].shape) if name in tensors else None
         if found != shape:
             raise AvatarError(f"{about.where} asks for the tensor {name} of the shape {list(shape)}, "
-                              f"and the file has {'none' if found is None else list(found)}.")  # fmt: skip
+                              f"and the file has {'none' if found is None else list(found)}.", fix=_ANEW)  # fmt: skip
     return config
 
 

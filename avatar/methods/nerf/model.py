@@ -18,7 +18,7 @@ from avatar.fields.triplane import TriplaneHash
 from avatar.geometry.cameras import Camera
 from avatar.methods.base import Method, ParamGroup, Playback, RenderOutput
 from avatar.methods.batch import Batch, Box
-from avatar.methods.nerf.composite import ALPHA, HIDDEN, SPREAD, enlarged, sorted_by_depth
+from avatar.methods.nerf.composite import ALPHA, HIDDEN, SPREAD, enlarged, smoothed_outline, sorted_by_depth
 from avatar.methods.nerf.config import NerfConfig
 from avatar.methods.nerf.head_shape import FADE, neck_fade
 from avatar.methods.nerf.hidden import hidden_error
@@ -365,7 +365,16 @@ class NerfModel(Method):
         step = max(len(pixels), 1) if torch.is_grad_enabled() else RAYS_AT_ONCE
         parts = [draw(head_rays(motion, index, camera, part), face) for part in pixels.split(step)]
         columns = zip((3, 1, 1, 1, 1), zip(*parts, strict=True), strict=True)
-        return box, [torch.cat(values).view(y1 - y0, x1 - x0, channels) for channels, values in columns]
+        values = [torch.cat(values).view(y1 - y0, x1 - x0, channels) for channels, values in columns]
+        if not self.training and draw == self._draw_head:
+
+            def at(places: Tensor) -> Tensor:
+                drawn = self._draw_head(head_rays(motion, index, camera, places - 0.5), face)
+                return torch.cat([drawn.rgb, drawn.alpha[:, None]], 1)
+
+            image = smoothed_outline(torch.cat(values[:2], -1), box, at)
+            values[:2] = image[..., :3], image[..., 3:]
+        return box, values
 
     def _head_as_filmed(self, motion: Motion, index: int, camera: Camera) -> tuple[Box, Tensor]:
         """Part of the image, and the head in it, with no more rays across than a training frame has.
@@ -398,7 +407,11 @@ class NerfModel(Method):
         features = FieldFeatures(encoding.bounds, encoding.table, encoding.sizes)
         layers = self.field.layers(face.conditions)
         view = head_view(motion, index, camera)
-        return box, draw_field(*view, box, space, features, layers, bfloat16=self.half_weights)
+
+        def draw(where: Box | Tensor) -> Tensor:
+            return draw_field(*view, where, space, features, layers, bfloat16=self.half_weights)
+
+        return box, smoothed_outline(draw(box), box, draw)
 
     def head_image(
         self, motion: Motion, index: int, camera: Camera, noise: Tensor | None = None,

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from avatar.methods.base import Checkpoint
     from avatar.methods.nerf.config import NerfConfig
 
+_BEGUN = 8000  # Gaussians of a person whose normals those of a run take over
 DRAWN = "torso"  # name in `RenderOutput.aux` of what the Gaussians drew
 _UNDER = (
     3.0  # centimetres that Gaussians go on under the field: what makes the half-transparent skin of the sides solid
@@ -53,7 +54,17 @@ def make_torso(data: PersonDataset, config: NerfConfig, seed: int) -> GaussianAv
     # A model file lacks what only training needs: where they belong, and in which colour. Both are as they were left.
     g = whole.gaussians
     g.anchor, g.color_prior = g.means.detach().clone(), g.colors.detach().clone()
+    # It lacks normals as well; the surface that Gaussians begin on has not moved.
+    begun = GaussianAvatar.from_person(data, replace(whole.config, initial_gaussians=_BEGUN), seed).gaussians
+    g.normal = begun.normal[_nearest(g.means.detach(), begun.means.detach())]
     return whole
+
+
+def _nearest(points: Tensor, among: Tensor) -> Tensor:
+    """Indices [N] of the nearest of points [M, 3] to points [N, 3]."""
+    from scipy.spatial import KDTree
+
+    return torch.from_numpy(KDTree(among.numpy()).query(points.numpy())[1])
 
 
 def leave_to_field(torso: GaussianAvatar, head: HeadShape) -> None:

@@ -6,7 +6,7 @@ using avatar::FieldScene;
 using avatar::RadianceSizes;
 
 #define SCENE()                                                                                                        \
-  {view, x, y, width, height, box, held, occupancy, {depth, cells_high, bytes}, step, darkest, max_samples, front, \
+  {view, x, y, width, height, places, box, held, occupancy, {depth, cells_high, bytes}, step, darkest, max_samples, front, \
    front_rows, front_columns, rise, neck, moved, {nodes_x, nodes_y, nodes_z}, moved_box, bounds, table, resolutions, \
    levels, features, rows, {inputs, attention, gates, hidden, outputs, color}, parameters}
 
@@ -34,7 +34,7 @@ int64_t avatar_draw_field_workspace(int32_t dtype, int32_t num_threads, int32_t 
 }
 
 int32_t avatar_draw_field(avatar_call* call, const double* view, int32_t x, int32_t y, int32_t width, int32_t height,
-                          const double* box, const double* held, const uint8_t* occupancy, int32_t depth,
+                          const void* places, const double* box, const double* held, const uint8_t* occupancy, int32_t depth,
                           int32_t cells_high, int32_t bytes, double step, double darkest, int32_t max_samples,
                           const void* front, int32_t front_rows, int32_t front_columns, double rise,
                           const double* neck, const void* moved, int32_t nodes_x, int32_t nodes_y, int32_t nodes_z,
@@ -62,9 +62,9 @@ int64_t avatar_draw_field_bf16_workspace(int32_t dtype, int32_t num_threads, int
 }
 
 int32_t avatar_draw_field_bf16(avatar_call* call, const double* view, int32_t x, int32_t y, int32_t width,
-                               int32_t height, const double* box, const double* held, const uint8_t* occupancy,
-                               int32_t depth, int32_t cells_high, int32_t bytes, double step, double darkest,
-                               int32_t max_samples, const void* front, int32_t front_rows, int32_t front_columns,
+                               int32_t height, const void* places, const double* box, const double* held,
+                               const uint8_t* occupancy, int32_t depth, int32_t cells_high, int32_t bytes, double step,
+                               double darkest, int32_t max_samples, const void* front, int32_t front_rows, int32_t front_columns,
                                double rise, const double* neck, const void* moved, int32_t nodes_x, int32_t nodes_y,
                                int32_t nodes_z, const double* moved_box, const double* bounds, const void* table,
                                const int32_t* resolutions, int32_t levels, int64_t rows, int32_t features,

@@ -22,17 +22,17 @@ template <typename T>
 struct Scene {
   RayGrid<T> grid, held;  // held: the part of the box that has cells that are set
   const uint8_t* occupancy;
-  int max_samples, front_rows, front_columns, nodes[3], levels, features;
+  int x, y, width, max_samples, front_rows, front_columns, nodes[3], levels, features;
   int64_t rows;
   T darkest, view[12], front_scale[2], rise_per_cm, neck[3], fade_per_cm;
   T moved_low[3], nodes_per_cm[3], middle[3], per_extent[3];
-  const T *front, *moved, *table;
+  const T *places, *front, *moved, *table;
   const int32_t* resolutions;
 
   explicit Scene(const FieldScene& s)
       : grid(s.box, s.cells, s.step), held(s.held, s.cells, s.step), occupancy(s.occupancy),
-        max_samples(s.max_samples), front_rows(s.front_rows), front_columns(s.front_columns), levels(s.levels),
-        features(s.features), rows(s.rows), darkest(T(s.darkest)),
+        x(s.x), y(s.y), width(s.width), max_samples(s.max_samples), front_rows(s.front_rows), front_columns(s.front_columns), levels(s.levels),
+        features(s.features), rows(s.rows), darkest(T(s.darkest)), places(static_cast<const T*>(s.places)),
         front(static_cast<const T*>(s.front)), moved(static_cast<const T*>(s.moved)),
         table(static_cast<const T*>(s.table)), resolutions(s.resolutions) {
     for (int i = 0; i < 12; ++i) view[i] = T(s.view[i]);
@@ -120,12 +120,14 @@ struct TileRays {
   int16_t alive[kTileRays];
   int number = 0, lit = 0;  // rays, and those of them that go on
 
-  // Start the rays of pixels from (x, y) on.
-  void start(const Scene<T>& s, int x, int y, int columns, int rows) {
+  // Start the rays of a tile whose first pixel is so far across and down the image.
+  void start(const Scene<T>& s, int across, int down, int columns, int rows) {
     number = 0;
-    for (int row = 0; row < rows; ++row)
-      for (int column = 0; column < columns; ++column, ++number) {
-        const T px = T(x + column) + T(0.5), py = T(y + row) + T(0.5);
+    for (int row = down; row < down + rows; ++row)
+      for (int column = across; column < across + columns; ++column, ++number) {
+        const T* place = s.places == nullptr ? nullptr : s.places + 2 * (int64_t(row) * s.width + column);
+        const T px = place == nullptr ? T(s.x + column) + T(0.5) : place[0];
+        const T py = place == nullptr ? T(s.y + row) + T(0.5) : place[1];
         T along[3];
         for (int k = 0; k < 3; ++k) along[k] = s.view[3 + 3 * k] * px + s.view[4 + 3 * k] * py + s.view[5 + 3 * k];
         const T scale = T(1) / root(along[0] * along[0] + along[1] * along[1] + along[2] * along[2]);
@@ -213,8 +215,8 @@ struct TilePainter {
 
   TilePainter(const Scene<T>& of, Net& by, T* rows) : scene(of), net(by), features(rows) {}
 
-  void paint(int x, int y, int columns, int lines, T* image, int64_t stride) {
-    rays.start(scene, x, y, columns, lines);
+  void paint(int across, int down, int columns, int lines, T* image) {
+    rays.start(scene, across, down, columns, lines);
     while (rays.lit > 0) {
       for (int from = 0; from < rays.lit;) {
         from = rays.take(scene, from, &samples);
@@ -223,7 +225,7 @@ struct TilePainter {
       rays.go_on(scene);
     }
     for (int i = 0; i < rays.number; ++i) {
-      T* pixel = image + i / columns * stride + i % columns * 4;
+      T* pixel = image + (int64_t(down + i / columns) * scene.width + across + i % columns) * 4;
       for (int k = 0; k < 3; ++k) pixel[k] = rays.sum[k][i];
       pixel[3] = T(1) - rays.left[i];
     }
@@ -275,8 +277,7 @@ void draw_tiles(int threads, const FieldScene& field, T* image, T* memory, const
     T* features = memory + int64_t(worker) * kBatch * field.network.inputs;
     TilePainter<T, decltype(net)> painter(scene, net, features);
     const int x = static_cast<int>(item % across) * kTileSide, y = static_cast<int>(item / across) * kTileSide;
-    painter.paint(field.x + x, field.y + y, std::min(kTileSide, field.width - x), std::min(kTileSide, field.height - y),
-                  image + (int64_t(y) * field.width + x) * 4, int64_t(field.width) * 4);
+    painter.paint(x, y, std::min(kTileSide, field.width - x), std::min(kTileSide, field.height - y), image);
   });
 }
 
