@@ -1599,6 +1599,38 @@ _DRIVER = "tests/unit/test_driver.py"
 
 VOICE_AGENTS = (
     Mutation(
+        "space at rest is that of the neutral face",
+        "avatar/methods/nerf/method.py",
+        "warp = MeshWarp(shape, usual)",
+        "warp = MeshWarp(torch.from_numpy(data.shape).float(), usual)",
+        ("tests/unit/test_nerf_range.py::test_the_mesh_at_rest_is_the_mean_face",),
+        "Displacements are applied where the face is not.",
+    ),
+    Mutation(
+        "faces go as far as they like",
+        "avatar/methods/nerf/model.py",
+        "return frame.map(face=self.torso.conditioner.in_range(frame.face, _BEYOND)), 0",
+        "return frame, 0",
+        ("tests/unit/test_nerf_range.py::test_faces_beyond_the_training_frames_are_held_at_their_edge",),
+        "A wide mouth leaves the cells, and the chin is cut off.",
+    ),
+    Mutation(
+        "one ray at the outline",
+        "avatar/methods/nerf/composite.py",
+        "y, x = (share > 0).nonzero(as_tuple=True)",
+        "y, x = (share > 9).nonzero(as_tuple=True)",
+        ("tests/unit/test_nerf_range.py::test_an_outline_gets_more_rays_than_the_inside",),
+        "The outline has stairs.",
+    ),
+    Mutation(
+        "hanging hair is the field's",
+        "avatar/methods/nerf/head_shape.py",
+        "(-normals[:, 2] > FACING) & (points[:, 1] < _LOW)",
+        "(-normals[:, 2] > FACING) & (points[:, 1] < 99)",
+        ("tests/unit/test_nerf_range.py::test_hanging_hair_is_left_to_gaussians",),
+        "It ends in a dark block beside the neck.",
+    ),
+    Mutation(
         "frames of an interrupted speech take audio of the next one",
         "avatar/integrations/driver.py",
         "valid = frame.utterance > self._dropped or not frame.utterance",

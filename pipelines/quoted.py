@@ -78,6 +78,16 @@ def _with_interval(at: str, metric: str) -> tuple[str, ...]:
     return f"{at}|{metric}", f"{at}|intervals|{metric}"
 
 
+def _both(label: str) -> tuple[str, ...]:
+    return tuple(f"methods|{method}|{label}" for method in ("gaussian", "nerf"))
+
+
+def _row(label: str) -> tuple[str, ...]:
+    """Of the field, of the Gaussians, and the difference with its interval."""
+    difference = f"minus gaussian|nerf|{label}"
+    return (*_both(label)[::-1], f"{difference}|value", f"{difference}|interval")
+
+
 ANCHOR = "benchmarks/epyc-2core/anchor_en_71s-standard.json"
 ADDRESS = "benchmarks/epyc-2core/address_en_47s-standard.json"
 GRID = "benchmarks/epyc-2core/grid_s1_270s-standard.json"
@@ -103,6 +113,9 @@ QUOTES = [
         ("{:.0f} ms from a piece of audio", ("steps|talk-webrtc|latency_ms|p50",)),
         ("{:.0f} ms at the 95th", ("steps|talk-webrtc|latency_ms|p95",)),
     ),
+    *_of(
+        "docs/concepts/kernels.md", KERNELS, ("| one whole training step | {:.0f} ms |", ("model|2|step_ms",)),
+    ),
     *_of("README.md", WEB, ("{:.1f} MB with a clip", ("folders|full|bytes*1e-6",))),
     *_of(
         "docs/questions.md", ANCHOR,
@@ -114,6 +127,26 @@ QUOTES = [
     *_of(
         "docs/questions.md", ADDRESS,
         ("has less: {:.2f} ({:.2f} to {:.2f})", _with_interval(AUDIO, "mouth_sharpness")),
+    ),
+    *_of(
+        "docs/concepts/methods.md", COMPARED,
+        ("speech included | {:.1f} | {:.1f} |", _both("training, speech included, minutes of processor time")),
+        ("pixels of 512 | {:.2f} | {:.2f} |", _both("tracked lips: LMD, pixels of 512")),
+        ("PSNR; LPIPS | {:.1f} dB; {:.4f} | {:.1f} dB; {:.4f} |",
+         tuple(f"methods|{m}|tracked lips: {what}" for m in ("gaussian", "nerf") for what in ("PSNR, dB", "LPIPS"))),
+    ),
+    *_of(
+        "docs/nerf.md", COMPARED,
+        ("PSNR of the frame, dB | {:.1f} | {:.1f} | {:+.2f} ({:.2f} to {:.2f}) |", _row("tracked lips: PSNR, dB")),
+        ("PSNR of the face, dB | {:.1f} | {:.1f} | {:+.2f} ({:.2f} to {:.2f}) |",
+         _row("tracked lips: PSNR of the face, dB")),
+        ("| LPIPS | {:.4f} | {:.4f} | {:+.4f} ({:.4f} to {:.4f}) |", _row("tracked lips: LPIPS")),
+        ("pixels of 512 | {:.2f} | {:.2f} | {:+.2f} ({:.2f} to {:.2f}) |", _row("tracked lips: LMD, pixels of 512")),
+        ("share of the real one | {:.2f} | {:.2f} | {:+.2f} ({:.2f} to {:.2f}) |",
+         _row("tracked lips: mouth sharpness, share of the real one")),
+        ("mouth correlation | {:.3f} | {:.3f} | {:+.3f} ({:.3f} to {:.3f}) |",
+         _row("lips from audio: mouth correlation")),
+        ("| model, MB | {:.1f} | {:.1f} |", _both("model, MB")[::-1]),
     ),
     *_of(
         "docs/create.md", SECONDS,

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from avatar.errors import AvatarError
 from avatar.native import reference
@@ -37,8 +38,7 @@ def draw_field(
     Args:
         origin: [3] of all rays, head axes, centimetres.
         matrix: [3, 3] takes (x, y, 1), in pixels, to the direction of a ray, of any length.
-        box: x0, y0, x1, y1: the part of the image, in pixels, x1 and y1 excluded. Or places [N, 2] x, y in it, in
-            pixels from its upper left corner.
+        box: x0, y0, x1, y1 of the part of the image, pixels, x1 and y1 excluded; or places [N, 2] x, y in it.
         space: Where the field is.
         features: Its tri-plane.
         network: Its networks: what :func:`avatar.native.radiance_mlp` takes after the features.
@@ -52,11 +52,10 @@ def draw_field(
         AvatarError: Wrong shapes, dtypes or numbers, or a gradient is asked for.
     """
     table, sizes = checked_grid(features.table, features.resolutions)
-    places = float_tensor("places", box, ("N", 2), like=table) if isinstance(box, Tensor) else None
-    if not isinstance(box, Tensor):
+    if isinstance(box, Tensor):
+        float_tensor("places", box, ("N", 2), like=table)
+    else:
         image_size(box[2] - box[0], box[3] - box[1])
-    elif len(box) == 0:
-        return table.new_empty(0, 4)
     bounds, corners, held, around = (checked_box(b) for b in (features.bounds, space.box, space.held, space.moved_box))
     occupancy = checked_occupancy(space.occupancy, table)
     checked_steps(corners, space.step, space.max_samples)
@@ -69,8 +68,7 @@ def draw_field(
                           fix="Give finite numbers, [3], [3, 3] and [4], the last of them positive.")  # fmt: skip
     front = float_tensor("front", space.front, ("B", "B"), like=table)
     moved = float_tensor("moved", space.moved, (3, "G", "G", "G"), like=table)
-    width = 3 * len(sizes) * table.shape[3]
-    parameters, units = checked_network(table.new_empty(0, width), network)
+    parameters, units = checked_network(table.new_empty(0, 3 * len(sizes) * table.shape[3]), network)
     if torch.is_grad_enabled() and any(x.requires_grad for x in (table, front, moved, *parameters)):
         raise AvatarError("draw_field has no gradient;", why="an argument requires one.",
                           fix="Use sample_rays, triplane_encode, radiance_mlp and march_rays.")  # fmt: skip
@@ -78,15 +76,14 @@ def draw_field(
         return reference.draw_field(origin, matrix, box, space, features, parameters)
     half = bfloat16 and table.dtype == torch.float32 and multiplies_bfloat16()
     flat = torch.cat([x.flatten() for x in parameters])
-    part = [0, 0, _ACROSS, -(-len(box) // _ACROSS)] if isinstance(box, Tensor) else list(box)
-    if places is not None:
-        places = torch.nn.functional.pad(places, (0, 0, 0, part[3] * _ACROSS - len(places)))
-    lists = (view, part, corners, held, neck, around, bounds, sizes, list(units))
-    image = _draw(
-        *(occupancy, front, moved, table, flat, places, *lists),
-        *(space.step, space.max_samples, space.rise, darkest, half),
-    )
-    return image.view(-1, 4)[: len(box)] if isinstance(box, Tensor) else image
+    lists = (corners, held, neck, around, bounds, sizes, list(units))
+    numbers = (space.step, space.max_samples, space.rise, darkest, half)
+    if not isinstance(box, Tensor):
+        return _draw(occupancy, front, moved, table, flat, None, view, list(box), *lists, *numbers)
+    rows = len(box) // _ACROSS + 1
+    places = F.pad(box, (0, 0, 0, rows * _ACROSS - len(box)))
+    image = _draw(occupancy, front, moved, table, flat, places, view, [0, 0, _ACROSS, rows], *lists, *numbers)
+    return image.view(-1, 4)[: len(box)]
 
 
 def _image(

@@ -66,7 +66,10 @@ def sorted_by_depth(
 
 
 def enlarged(box: Box, head: Tensor, small: Camera, large: Camera) -> tuple[Box, Tensor]:
-    """Part of an image [h, w, 4] as that of a larger image; more of it, up to where whole pixels of both meet."""
+    """Enlarge part of an image [h, w, 4] to that of a larger image.
+
+    It is more of the image, up to where whole pixels of both meet.
+    """
     ends = []
     for low, high, few, many in (
         (box[0], box[2], small.width, large.width),
