@@ -17,7 +17,9 @@ from avatar.checks import MOST_FRAMES, SIDES, Record, image_size, whole
 from avatar.data.photo import KIND, PhotoInfo
 from avatar.data.results import (
     FAR,
+    NO_EDGES,
     REDO,
+    Edges,
     FrameView,
     IngestResult,
     Intrinsics,
@@ -116,6 +118,11 @@ class PersonInfo:
     def audio_delay_frames(self) -> float:
         """`audio_delay_s` in frames; rounding undoes the division that made seconds of frames, so both agree."""
         return round(self.audio_delay_s * self.fps, 6)
+
+    @property
+    def inner_edges(self) -> Edges:
+        """Which edges of the stored frames lie inside of what rendering shows, so that nobody is beyond them."""
+        return NO_EDGES if self.view is None else self.view.inner_edges(self.width, self.height)
 
     def source_camera(self) -> Camera:
         """The camera that filmed the person, at the size of the stored frames."""

@@ -14,6 +14,8 @@ from avatar.io.media import Treatment
 FAR = 1e6  # pixels, centimetres: no number in a PERSON folder lies beyond
 REDO = "Run `avatar prepare --force`."
 
+Edges = tuple[bool, bool, bool, bool]  # left, top, right, bottom
+NO_EDGES: Edges = (False, False, False, False)
 Segments = Sequence[tuple[int, int]]  # [start, end) of each part without a cut, in order
 Level = Literal["good", "note", "bad"]
 LEVELS: tuple[Level, ...] = ("good", "note", "bad")
@@ -175,6 +177,12 @@ class FrameView(Parsed):
     x: Number
     y: Number
     scale: Annotated[float, _number(1 / 64, 64)]
+
+    def inner_edges(self, width: int, height: int) -> Edges:
+        """Tell which edges (left, top, right, bottom) of stored frames of that size lie inside of what is shown."""
+        right, bottom = self.x + width * self.scale, self.y + height * self.scale
+        near = 0.75  # pixels: the height of what is shown is rounded
+        return self.x >= near, self.y >= near, right <= self.width - near, bottom <= self.height - near
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from avatar import log
-from avatar.eval import ablations, lips, terminal, view_tables
+from avatar.eval import ablations, lips, terminal, view_tables, whole_frame
 from avatar.infer.renderer import counts_text
 
 if TYPE_CHECKING:
@@ -200,7 +200,8 @@ def summary_lines(result: dict[str, Any]) -> list[str]:
 def show(result: dict[str, Any], numbers: Path, page: Path) -> None:
     """Print the tables and where the files are; takes what `avatar.eval.run.evaluate` returns."""
     width = log.console.width
-    for table in [*tables(result, width), *view_tables.in_terminal(result["views"], width)]:
+    shown = [*tables(result, width), *whole_frame.in_terminal(result.get("whole_frame"), width)]
+    for table in [*shown, *view_tables.in_terminal(result["views"], width)]:
         log.console.print(table)
     for line in summary_lines(result):
         log.console.print(line, markup=False)

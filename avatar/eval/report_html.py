@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from avatar import page as html_page
-from avatar.eval import images, lips, report, view_sheets, view_tables
+from avatar.eval import images, lips, report, view_sheets, view_tables, whole_frame
 from avatar.eval.bootstrap import BLOCK_SECONDS, CONFIDENCE
 from avatar.eval.report import (
     NO_INTERVALS,
@@ -109,6 +109,8 @@ def page(result: dict[str, Any], measured: Measurement, sheets: list[str]) -> st
     framed = framed if result["first_frame"] is None else f"Real above rendered. {framed}"
     sections = {"Driven by": driving(result)}
     sections |= {HEADINGS[name]: section(result, name) for name in TABLES if result.get(name)}
+    if (whole := result.get("whole_frame")) is not None:
+        sections[whole_frame.TITLE] = whole_frame.in_html(whole)
     if shown := report.differences(result):
         sections["Against another avatar"] = against(result, shown)
     sections |= {

@@ -53,7 +53,7 @@ def evaluate(run: Path, options: EvalOptions) -> Evaluation:
     from avatar.data.person import PersonFolder
     from avatar.data.results import IngestResult
     from avatar.data.run import open_person, require_video
-    from avatar.eval import per_frame, report_html, speech_metrics
+    from avatar.eval import per_frame, report_html, speech_metrics, whole_frame
     from avatar.eval.settings import held_out, reconstruct, speak
     from avatar.infer.avatar import Avatar
     from avatar.paths import write_json
@@ -78,8 +78,11 @@ def evaluate(run: Path, options: EvalOptions) -> Evaluation:
         measure = reconstruct if options.audio is None else speak
         measured, speed = measure(run, options, avatar, data, words, tools)
         views = look_around(run, options, avatar, data, tools)
+    whole = None if options.audio is not None else whole_frame.measure(avatar, data, *frames, tools.notes)
     against = None if other is None else per_frame.compared(measured.series, other, data.fps, tools.notes)
     result = assemble(run, options, avatar, data, measured, speed, tools.notes) | {"views": views.result}
+    if whole is not None:
+        result["whole_frame"] = whole
     if against is not None:
         result["against"] = against
     if options.per_frame is not None:

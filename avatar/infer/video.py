@@ -18,6 +18,7 @@ from avatar.device import cpu_threads
 from avatar.errors import AvatarError
 from avatar.infer.avatar import checked_motion
 from avatar.infer.pipeline import Worker, in_order, prefetch
+from avatar.io.images import resize as resize_image
 
 if TYPE_CHECKING:
     from avatar.geometry.cameras import Camera
@@ -124,7 +125,9 @@ def render_file(
     from avatar.io.video_writer import VideoWriter
 
     size = camera.width, camera.height
-    if job.background is None and (behind := avatar.view_background(camera)) is not None:
+    if (filmed := job.background) is not None:
+        job = replace(job, background=lambda n: _sized(filmed(n), size))
+    elif (behind := avatar.view_background(camera)) is not None:
         job = replace(job, background=lambda _: behind)
     with log.progress() as bar:
         task = bar.add_task("Rendering", total=job.frames, info="")
@@ -141,6 +144,11 @@ def render_file(
         f"{rate:.1f} frames/s, {rate / avatar.fps:.2f} times real time."
     )
     return timing
+
+
+def _sized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Scale a background to the size of the video, as `Avatar.view_background` does; models are slower at it."""
+    return image if image.shape[1::-1] == size else resize_image(image, size)
 
 
 def limited(motions: Iterable[Motion], frames: int) -> Iterator[Motion]:

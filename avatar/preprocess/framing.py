@@ -8,6 +8,7 @@ of what is trained lies where nobody is, or on the edge of the frame itself.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,11 +21,13 @@ from avatar.io.video import VideoInfo
 from avatar.preprocess.config import PrepareConfig
 from avatar.preprocess.learned_face import LearnedFace, reader
 
+VERSION = 2  # of what --frame bust and full choose; --frame head does not depend on it
 BLOCK = 16  # pixels; sides of stored frames are multiples of it
 LONGEST, SHORTEST = 1920, 1080  # longer and shorter side of what rendering shows at most, pixels
 BUST_WIDE, BUST_HIGH = 4.2, 3.9  # face heights that a bust is wide and high ...
 BUST_ABOVE = 0.9  # ... of which so many are above the face
-PROBES = 60  # frames in which the person is looked for
+PROBES = 60  # frames in which the person is looked for, ...
+BESIDE, OVER, UNDER = 2.6, 1.2, 5.0  # ... first so many face heights around the face
 PERSON = 0.5  # share of the person from which a pixel is hers
 AROUND = 0.3  # face heights that are trained around the person, for gestures between the probes
 MOST_PIXELS = 2.0  # times the pixels of --size squared are trained at most, where the face needs them
@@ -72,14 +75,19 @@ def frame_person(info: VideoInfo, face: LearnedFace, config: PrepareConfig) -> F
         AvatarError: The face would become too small.
     """
     frame = Rect(0, 0, info.width, info.height) if config.frame == "full" else bust(info, face)
-    box = person_box(info, frame, face)
+    box, missed = person_box(info, frame, face)
     crop, size = blocks(box, frame, face.height, config.size)
     reduced = min(1.0, LONGEST / max(frame[2:]), SHORTEST / min(frame[2:]))
     frame_size = round(frame.width * reduced), round(frame.height * reduced)
-    return Framing(
-        crop=crop, size=size, frame=frame, frame_size=frame_size,
-        treatments=frame_treatments(config, frame, frame_size, crop, size, face.height),
-    )  # fmt: skip
+    treatments = frame_treatments(config, frame, frame_size, crop, size, face.height)
+    if missed:
+        text = (
+            "The segmenter found nobody around the face, so what is trained was guessed: as wide as shoulders and "
+            "arms. Look at the frames; where arms are cut off, give --frame head, or record it again in better light."
+        )
+        log.warn(text)
+        treatments = *treatments, Treatment("person-not-found", text)
+    return Framing(crop=crop, size=size, frame=frame, frame_size=frame_size, treatments=treatments)
 
 
 def frame_treatments(
@@ -136,38 +144,96 @@ def face_way(face: LearnedFace) -> tuple[float, float, float, float]:
     return float(low[0]), float(low[1]), float(high[0]), float(high[1])
 
 
-def person_box(info: VideoInfo, frame: Rect, face: LearnedFace) -> tuple[float, float, float, float]:
+def person_box(info: VideoInfo, frame: Rect, face: LearnedFace) -> tuple[tuple[float, float, float, float], bool]:
     """Find the box around the person over the whole video, within ``frame``.
 
-    Without the segmenter it is guessed: as wide as shoulders and arms, down to the lower edge.
+    Without the segmenter, and where it finds nobody at the face, it is guessed: as wide as shoulders and arms, down to
+    the lower edge.
 
     Returns:
-        x0, y0, x1, y1 in pixels of the source.
+        x0, y0, x1, y1 in pixels of the source, and whether the segmenter missed the person.
     """
-    from avatar.preprocess.parse import open_parser, square
+    from avatar.preprocess.parse import open_parser
 
     x0, y0, x1, y1 = face_way(face)
-    margin = AROUND * face.height
+    margin, boxes, missed = AROUND * face.height, list[tuple[float, float, float, float]](), False
     with open_parser() as (parse, method):
         if method == "segmenter":
-            covered = np.zeros((0, 0), bool)
             frames = reader(info.path).sample_frames(info, PROBES)
             for image in log.track(frames, "looking for the person", PROBES):
-                part, restore = square(frame.cut(image))
-                found = person_mask(1 - restore(parse(part, np.zeros((478, 2)))[0])[3], frame, face)
-                covered = found if not covered.size else covered | found
-            rows, columns = np.flatnonzero(covered.any(1)), np.flatnonzero(covered.any(0))
-            if len(rows):
-                scale = np.array(frame[2:]) / covered.shape[::-1]
-                x0 = min(x0, frame.x + columns[0] * scale[0])
-                x1 = max(x1, frame.x + (columns[-1] + 1) * scale[0])
-                y0 = min(y0, frame.y + rows[0] * scale[1])
-                y1 = max(y1, frame.y + (rows[-1] + 1) * scale[1])
-        else:
-            x0, x1, y0, y1 = x0 - face.height, x1 + face.height, y0 - 0.5 * face.height, frame.y + frame.height
+                boxes += person_boxes(image, frame, face, lambda part: parse(part, np.zeros((478, 2)))[0])
+            missed = not boxes
+    if boxes:
+        low, high = np.min(boxes, 0)[:2], np.max(boxes, 0)[2:]
+        x0, y0, x1, y1 = min(x0, low[0]), min(y0, low[1]), max(x1, high[0]), max(y1, high[1])
+    else:
+        x0, x1, y0, y1 = x0 - face.height, x1 + face.height, y0 - 0.5 * face.height, frame.y + frame.height
     return (
         max(x0 - margin, frame.x), max(y0 - margin, frame.y),
         min(x1 + margin, frame.x + frame.width), min(y1 + margin, frame.y + frame.height),
+    ), missed  # fmt: skip
+
+
+def person_boxes(
+    image: np.ndarray, frame: Rect, face: LearnedFace, parse: Callable[[np.ndarray], np.ndarray]
+) -> list[tuple[float, float, float, float]]:
+    """Find the person in one image, first in a window around the face, which a small person fills.
+
+    The segmenter sees 256 pixels across: of a whole landscape frame too few are left for the shoulders of a small
+    person. The window becomes twice as large while the person touches an edge of it that lies inside the frame, and
+    while nobody is found.
+
+    Args:
+        image: The source frame [H, W, 3].
+        frame: What rendering shows.
+        face: The face to learn.
+        parse: Gives the shares [4, S, S] of an image [S, S, 3].
+
+    Returns:
+        x0, y0, x1, y1 in pixels of the source, of each window in which the person was found.
+    """
+    from avatar.preprocess.parse import square
+
+    found, reach = list[tuple[float, float, float, float]](), 1.0
+    while True:
+        window = face_window(frame, face, reach)
+        part, restore = square(window.cut(image))
+        mask = person_mask(1 - restore(parse(part))[3], window, face)
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        if len(rows):
+            across, down = window.width / mask.shape[1], window.height / mask.shape[0]
+            found.append((
+                window.x + columns[0] * across, window.y + rows[0] * down,
+                window.x + (columns[-1] + 1) * across, window.y + (rows[-1] + 1) * down,
+            ))  # fmt: skip
+        touches = mask[:, 0].any(), mask[0].any(), mask[:, -1].any(), mask[-1].any()
+        inner = inner_edges(window, frame)
+        if not any(inner) or (len(rows) and not any(a and b for a, b in zip(touches, inner, strict=True))):
+            return found
+        reach *= 2
+
+
+def face_window(frame: Rect, face: LearnedFace, reach: float) -> Rect:
+    """Choose the window around the face in which the person is looked for, within ``frame``.
+
+    Args:
+        frame: What rendering shows.
+        face: The face to learn; all of its way is inside.
+        reach: Size of the window; 1 holds an upright person down to the thighs.
+    """
+    x0, y0, x1, y1 = face_way(face)
+    unit = reach * face.height
+    left, right = max(frame.x, math.floor(x0 - BESIDE * unit)), math.ceil(x1 + BESIDE * unit)
+    top, bottom = max(frame.y, math.floor(y0 - OVER * unit)), math.ceil(y1 + UNDER * unit)
+    right, bottom = min(frame.x + frame.width, right), min(frame.y + frame.height, bottom)
+    return Rect(left, top, right - left, bottom - top)
+
+
+def inner_edges(part: Rect, frame: Rect) -> tuple[bool, bool, bool, bool]:
+    """Which edges of a part (left, top, right, bottom) lie inside of ``frame``."""
+    return (
+        part.x > frame.x, part.y > frame.y,
+        part.x + part.width < frame.x + frame.width, part.y + part.height < frame.y + frame.height,
     )  # fmt: skip
 
 

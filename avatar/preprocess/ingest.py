@@ -28,6 +28,7 @@ from avatar.io.images import write_jpeg
 from avatar.io.media import Treatment
 from avatar.io.video import VideoInfo
 from avatar.paths import file_sha256
+from avatar.preprocess import framing
 from avatar.preprocess.config import SOURCE_OPTIONS, PrepareConfig
 from avatar.preprocess.framing import Framing, Rect, frame_person
 from avatar.preprocess.learned_face import LearnedFace, learned_face, reader
@@ -61,6 +62,8 @@ def options(ctx: StageContext) -> dict[str, Any]:
     """What the result depends on."""
     config = ctx.config
     chosen = {name: getattr(config, name) for name in SOURCE_OPTIONS}
+    if config.frame != "head":
+        chosen["framing"] = framing.VERSION
     return {"source": fingerprint(ctx.video), "size": config.size, "audio": config.audio, **chosen}
 
 
@@ -185,16 +188,16 @@ def run(ctx: StageContext, out: Path) -> IngestResult:
     heard = write_audio(info, audio, timing, config.audio_track) if config.audio else []
     face = learned_face(info, config, lambda: load_audio(audio) if config.audio else np.zeros(0, np.float32))
     head = choose_crop(info, face, config)
-    framing = frame_head_only(head, config) if config.frame == "head" else frame_person(info, face, config)
-    written, whole = write_frames(info, framing, out)
+    chosen = frame_head_only(head, config) if config.frame == "head" else frame_person(info, face, config)
+    written, whole = write_frames(info, chosen, out)
     return IngestResult(
         source=str(ctx.video.resolve()), source_size=(info.width, info.height), rotation=info.rotation,
-        variable_rate=info.variable_rate, fps=float(info.fps), num_frames=written, crop=framing.crop,
-        width=framing.size[0], height=framing.size[1], head=(head.x, head.y, head.side), has_audio=config.audio,
-        frame=framing.frame, frame_size=framing.frame_size, whole=whole,
+        variable_rate=info.variable_rate, fps=float(info.fps), num_frames=written, crop=chosen.crop,
+        width=chosen.size[0], height=chosen.size[1], head=(head.x, head.y, head.side), has_audio=config.audio,
+        frame=chosen.frame, frame_size=chosen.frame_size, whole=whole,
         face_height=round(face.height, 1), test_start=test_start, usual=face.usual, face=face.place,
         audio_span=audio_span(timing, written / float(info.fps)),
-        recording=[*info.treatments, *heard, *face.treatments, *framing.treatments],
+        recording=[*info.treatments, *heard, *face.treatments, *chosen.treatments],
     )  # fmt: skip
 
 

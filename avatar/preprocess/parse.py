@@ -14,7 +14,7 @@ import numpy as np
 
 from avatar import log
 from avatar.data.masks import SIZE, above_jaw, polygon
-from avatar.data.results import IngestResult, ParseResult, Segments, TrackResult
+from avatar.data.results import NO_EDGES, Edges, IngestResult, ParseResult, Segments, TrackResult
 from avatar.errors import AvatarError
 from avatar.geometry.mesh import FACE_OVAL
 from avatar.io.images import resize, write_png
@@ -97,15 +97,13 @@ def square(image: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.nda
     return padded, restore
 
 
-def inner_edges(ingest: IngestResult) -> tuple[bool, bool, bool, bool]:
+def inner_edges(ingest: IngestResult) -> Edges:
     """Which edges of the stored frames (left, top, right, bottom) lie inside of what rendering shows."""
-    if ingest.frame is None:
-        return False, False, False, False
-    (x, y, width, height), (left, top, across, down) = ingest.crop, ingest.frame
-    return x > left, y > top, x + width < left + across, y + height < top + down
+    view = ingest.view()
+    return NO_EDGES if view is None else view.inner_edges(ingest.width, ingest.height)
 
 
-def leaves(shares: np.ndarray, edges: tuple[bool, bool, bool, bool]) -> bool:
+def leaves(shares: np.ndarray, edges: Edges) -> bool:
     """Whether the person of masks [4, S, S] touches one of the edges that lie inside of what rendering shows."""
     person = shares[3] < 1 - LEAVES
     lines = person[:, 0], person[0], person[:, -1], person[-1]

@@ -296,7 +296,8 @@ def judge_frame(leaves: float) -> list[Finding]:
         return []
     text = (
         f"The person reaches out of the trained part in {leaves:.0%} of the frames, with a hand, or because something "
-        "behind was taken for clothes; what is outside is shown as background."
+        "behind was taken for clothes; what is outside is shown as background. Cut these parts of the video out, or "
+        "give --frame head, with which nothing outside is shown."
     )
     return [Finding(level="note" if leaves < 0.1 else "bad", text=text)]
 

@@ -10,12 +10,14 @@ import torch
 from scipy.spatial import KDTree
 
 from avatar.data import PersonDataset
-from avatar.fields.gaussians import REGIONS
+from avatar.data.results import FrameView
+from avatar.fields.gaussians import REGIONS, Seeds
+from avatar.fields.skinning import Skinning
 from avatar.geometry.se3 import quat_to_matrix
 from avatar.methods.gaussian import coverage, losses, surroundings
 from avatar.methods.gaussian.config import GaussianConfig
 from avatar.methods.gaussian.method import GaussianAvatar
-from avatar.methods.gaussian.reference import reference_frame
+from avatar.methods.gaussian.reference import Reference, reference_frame
 from avatar.preprocess import bust
 from avatar.preprocess import sweep as sweep_module
 from avatar.preprocess.bust import ROWS, fit_bust
@@ -205,6 +207,37 @@ def test_hidden_surfaces_lie_inside_the_outline_but_not_behind_it(data, model):
     behind = (angle > 2.4) & (angle < 2.9) & (np.abs(at[:, 1] + 4) < 3)  # above the ears
     assert behind.sum() > 10
     assert np.median(np.abs(reach[behind] - 1)) < 0.01
+
+
+def test_nothing_lies_beyond_an_edge_inside_of_the_whole_frame(data, monkeypatch):
+    """Below the trained part rendering shows a desk: clothes there would float on it, and no training removes them."""
+    frame, drawn = reference_frame(data), data.masks
+
+    def masks(index, size=None):
+        found = {name: mask.copy() for name, mask in drawn(index, size).items()}
+        height, width = found["clothes"].shape
+        for name, mask in found.items():
+            mask[int(0.89 * height) :, width // 10 : -width // 10] = name == "clothes"
+        return found
+
+    monkeypatch.setattr(data, "masks", masks)
+    monkeypatch.setattr(surroundings, "_measured", lambda reference, _: np.zeros(reference.image.shape[:2]))
+    below, beside = [], []
+    for view in (
+        None,
+        FrameView(width=96, height=140, x=0, y=0, scale=1),
+        FrameView(width=180, height=96, x=30, y=0, scale=1),
+    ):
+        monkeypatch.setattr(data, "info", dataclasses.replace(data.info, view=view))
+        torso = torch.from_numpy(data.torso_pivot), torch.from_numpy(data.warp_box)
+        skinning = Skinning(data.motion.head_rotation[frame], data.motion.head_translation[frame], *torso)
+        reference = Reference.of(data, skinning, frame)
+        seeds = Seeds.cat(surroundings.surroundings(reference, 3000, np.random.default_rng(0)))
+        x, y = reference.pixels(seeds.means.numpy()).T
+        below.append((y > 99).sum())  # with a centimetre by which collars fall behind their ridge
+        beside.append(((x < -3) | (x > 99)).sum())
+    assert below[0] > 200 and below[1] == 0 and below[2] > 200
+    assert beside[0] > 50 and beside[2] == 0
 
 
 def test_behind_the_neck_that_is_seen_lies_another_one(model):

@@ -420,8 +420,12 @@ def test_the_report_is_json_a_table_and_a_page(tmp_path: Path) -> None:
     assert tables == 3 and shown.count(stamped) == shown.count("± half of the 95 % interval") == tables
     assert any("12.5 frames/s" in line for line in report.summary_lines(result))
     around = some_views()
-    path = report_html.write(tmp_path / "report", result | {"views": around.result}, measured, around)
+    whole = {"drive": "tracked", "frames": [30, 60], "width": 320, "height": 180}
+    whole |= {"psnr_whole": 31.26, "psnr_edge": 27.04}
+    result |= {"views": around.result, "whole_frame": whole}
+    path = report_html.write(tmp_path / "report", result, measured, around)
     page = path.read_text()
+    assert "2 held-out frames at 320x180" in page and "31.26" in page and "27.04" in page
     assert {p.name for p in path.parent.iterdir()} == {"report.html", "frames.jpg", "views.jpg", "views_geometry.jpg"}
     assert '<p class="warning">Too &lt;short&gt;.</p>' in page
     assert "No &lt;sound&gt;." in page and "run &amp; son" in page and "<b></p>" not in page

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -18,10 +21,11 @@ from avatar.data.results import FrameView, IngestResult
 from avatar.errors import AvatarError
 from avatar.infer.avatar import Avatar
 from avatar.io.video import read_frames, read_info
-from avatar.preprocess import background, framing, learned_face, parse, track
+from avatar.preprocess import background, framing, ingest, learned_face, parse, track
 from avatar.preprocess.config import PrepareConfig, check
 from avatar.preprocess.framing import Rect
 from avatar.preprocess.learned_face import LearnedFace
+from avatar.preprocess.report_findings import judge_frame
 from avatar.preprocess.stage import StageContext
 from tests.media import need_landmarker, portrait, shifted, with_open_mouth, write_video
 from tests.person import ingest_result, make_person, person_info, small_config, train, write_result
@@ -167,6 +171,7 @@ def test_leaving_the_trained_part_counts_only_inside_of_the_frame() -> None:
     assert not parse.leaves(shares, edges)
     shares[3, 30:36, :9] = 0  # a hand
     assert parse.leaves(shares, edges)
+    assert not judge_frame(0.01) and "Cut these parts of the video out" in judge_frame(0.3)[0].text
 
 
 # --- the background --------------------------------------------------------------------------------------------------
@@ -288,3 +293,69 @@ def test_a_video_is_stored_around_the_person_and_as_filmed(
     assert np.abs(cv2.resize(cut, stored.shape[1::-1]).astype(int) - stored).mean() < 3
     before = found.frame_path(7).stat().st_mtime_ns
     assert main(command) == 0 and found.frame_path(7).stat().st_mtime_ns == before
+
+
+# --- where the person is ---------------------------------------------------------------------------------------------
+
+
+def coarse_segmenter(fails: bool = False) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, float]]:
+    """A segmenter that finds what is red, but nothing narrower than nine of its pixels."""
+
+    def parse_red(image: np.ndarray, _points: np.ndarray) -> tuple[np.ndarray, float]:
+        red = ((image[..., 0] > 127) & (image[..., 2] < 90)).astype(np.uint8) * (not fails)
+        red = cv2.morphologyEx(red, cv2.MORPH_OPEN, np.ones((9, 9), np.uint8)).astype(np.float32)
+        return np.stack([0 * red, 0 * red, red, 1 - red]), 1.0
+
+    return parse_red
+
+
+def found_box(
+    monkeypatch: pytest.MonkeyPatch, *body: tuple[int, int, int, int], fails: bool = False
+) -> tuple[tuple[float, float, float, float], bool]:
+    """The box around a drawn person whose face of 100 pixels is in the middle of 1920x1080 pixels."""
+    image = np.full((1080, 1920, 3), 90, np.uint8)
+    for x0, y0, x1, y1 in ((920, 420, 1000, 540), *body):
+        image[y0:y1, x0:x1] = (200, 40, 40)
+
+    @contextmanager
+    def opened() -> Generator[tuple[object, str]]:
+        yield coarse_segmenter(fails), "segmenter"
+
+    monkeypatch.setattr(parse, "open_parser", opened)
+    film = SimpleNamespace(sample_frames=lambda info, count: [image] * 2)
+    monkeypatch.setattr(framing, "reader", lambda path: film)
+    return framing.person_box(video_of(1920, 1080), Rect(0, 0, 1920, 1080), face_at(960, 480, 100))
+
+
+def test_the_arms_of_a_small_person_are_found_in_a_wide_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the size at which the segmenter sees the whole frame they are six pixels wide."""
+    box, missed = found_box(monkeypatch, (880, 540, 1040, 1080), (840, 600, 885, 1000), (1035, 600, 1080, 1000))
+    assert not missed
+    assert box == pytest.approx((840 - 30, 420 - 30, 1080 + 30, 1080), abs=5)
+
+
+def test_what_reaches_out_of_the_window_is_found_in_a_larger_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    box, missed = found_box(monkeypatch, (880, 540, 1040, 1080), (400, 600, 900, 700))
+    assert not missed and box == pytest.approx((400 - 30, 420 - 30, 1040 + 30, 1080), abs=9)
+
+
+def test_where_the_segmenter_finds_nobody_shoulders_are_guessed_and_it_is_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    box, missed = found_box(monkeypatch, fails=True)
+    assert missed and box == (920 - 130, 430 - 80, 1000 + 130, 1080)
+    framed = framing.frame_person(video_of(1920, 1080), face_at(960, 480, 100), FULL)
+    assert [t.kind for t in framed.treatments] == ["frame", "person-not-found"]
+    assert framed.crop.x <= box[0] and framed.crop.x + framed.crop.width >= box[2]
+
+
+def test_only_whole_frames_are_framed_anew(tmp_path: Path) -> None:
+    """A folder that an older version prepared with --frame head stays as it is."""
+    (video := tmp_path / "v.mp4").write_bytes(b"video")
+    chosen = {
+        frame: ingest.options(
+            StageContext(person=PersonFolder(tmp_path), video=video, config=PrepareConfig(frame=frame))
+        )
+        for frame in ("head", "bust", "full")
+    }
+    assert "framing" not in chosen["head"] and chosen["bust"]["framing"] == chosen["full"]["framing"] == framing.VERSION

@@ -88,6 +88,13 @@ class Reference:
         camera = self.data.camera
         return np.concatenate([(pixels - [camera.cx, camera.cy]) / camera.focal, np.ones((len(pixels), 1))], -1)
 
+    def beyond_inner_edge(self, points: np.ndarray) -> np.ndarray:
+        """Whether canonical points [N, 3] lie beyond an edge inside of what rendering shows: bool [N]; nobody is."""
+        left, top, right, bottom = self.data.info.inner_edges
+        x, y = self.pixels(points).T
+        height, width = self.image.shape[:2]
+        return (left & (x < 0)) | (top & (y < 0)) | (right & (x >= width)) | (bottom & (y >= height))
+
     def shown(self, values: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Values [N] of an image [H, W] where it shows canonical points [N, 3], and whether they lie within it."""
         column, row = np.floor(self.pixels(points)).astype(int).T

@@ -194,14 +194,15 @@ def _hidden(
     def keep(y: np.ndarray, angle: np.ndarray, points: np.ndarray, normals: np.ndarray) -> np.ndarray:
         world, turn = part.canonical(points), np.abs(angle)
         shows, within = reference.shown(kinds, world)
-        covered = ~within | (shows >= 0)
+        unseen = ~within & ~reference.beyond_inner_edge(world)  # what it shows of the person ends there: a desk
+        covered = unseen | (within & (shows >= 0))
         if part.kind == HEAD:
             grazing = _facing(world, normals @ part.rotation.T) < _GRAZING
             side = np.maximum(np.where(angle > 0, *bust.hair_below), _EARLOBE)
             hangs = (y < side) | ((turn > np.pi / 2) & (y < max(bust.hair_below)))
             return (grazing & hangs & covered & (turn > 0.9)).astype(float)
         if part.kind == CLOTHES:  # where skin shows, no cloth is before it
-            covered &= ~within | (shows == CLOTHES) | (turn > np.pi / 2)
+            covered &= unseen | (shows == CLOTHES) | (turn > np.pi / 2)
         if part.kind == NECK:
             covered &= (reference.below_chin(world) > -_THROAT) | (turn > _CHEEK)
         return (covered & (turn < _AROUND[part.kind])).astype(float)
