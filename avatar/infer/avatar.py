@@ -20,7 +20,7 @@ from avatar.device import OnDevice, Precision, choose_device
 from avatar.errors import AvatarError
 from avatar.geometry.cameras import Camera
 from avatar.infer.backdrop import Backdrop
-from avatar.infer.view_cone import ViewCone
+from avatar.infer.view_cone import LEAST_ZOOM, ViewCone
 from avatar.io.images import read_rgb, resize
 from avatar.methods.base import Method, check_output
 from avatar.methods.registry import load_model
@@ -178,11 +178,12 @@ class Avatar:
         Args:
             azimuth: Degrees; positive moves the camera to its right.
             elevation: Degrees; positive moves the camera up.
-            zoom: Factor on the focal length.
+            zoom: Factor on the size of what is shown, 1 and more: what lies beyond the frame's edge was not filmed.
             beyond: Do not stop it. `cone` says how far is good.
         """
         if not beyond:
             azimuth, elevation = self.cone.clamped(azimuth, elevation, softness=0.0)
+            zoom = max(zoom, LEAST_ZOOM)
         return self.camera.orbit(self.pivot, azimuth, elevation, zoom)
 
     @property

@@ -29,6 +29,7 @@ FORMAT = "avatar-view-cone-1"
 AZIMUTHS = tuple(7.5 * step for step in range(-8, 9))
 ELEVATIONS = tuple(10.0 * step for step in range(-3, 4))
 GOOD = 0.5  # confidence from which a view counts as good
+LEAST_ZOOM = 1.0  # of a view that is good: what lies beyond the frame's edge was not filmed
 UNKNOWN_AZIMUTH, UNKNOWN_ELEVATION = 20.0, 10.0  # degrees: limits of a run in which nothing was measured
 SMALLEST_LIMIT = 3.0  # degrees; less is no free view, and nobody sees it
 SOFTNESS = 0.25  # share of the way to the border on which a view is slowed down

@@ -15,7 +15,9 @@ from torch import Tensor
 from avatar.errors import AvatarError
 from avatar.geometry.cameras import Camera
 from avatar.infer.avatar import Avatar
+from avatar.infer.camera_path import CameraPath
 from avatar.infer.controls import Controls
+from avatar.infer.jobs import limited_path
 from avatar.infer.planner import plan_motion
 from avatar.infer.view_cone import (
     AZIMUTHS,
@@ -289,3 +291,18 @@ def test_views_of_an_avatar_are_limited_unless_asked_for(tmp_path: Path) -> None
     for beyond, expected in ((False, 20), (True, 60)):
         camera = Avatar.view(avatar, 60, beyond=beyond)  # type: ignore[arg-type]
         assert view_of(camera, avatar.pivot)[0] == pytest.approx(expected, abs=0.01)
+
+
+def test_nothing_zooms_out_unless_asked_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    avatar: Avatar = FakeAvatar(tmp_path)  # type: ignore[assignment]
+    keyframes = tmp_path / "path.json"
+    keyframes.write_text('[{"time": 0}, {"time": 1, "zoom": 0.2}, {"time": 2, "zoom": 2}]')
+    for asked, time in (("0,0,0.2", 0.0), (str(keyframes), 1.0)):
+        path = CameraPath.parse(asked)
+        assert limited_path(avatar, path, beyond=True, asked=asked).at(time)[2] == pytest.approx(0.2)
+        assert limited_path(avatar, path, beyond=False, asked=asked).at(time)[2] == 1
+        assert "edge of the frame" in caplog.records[-1].message
+    for beyond, expected in ((False, 100), (True, 50)):
+        assert Avatar.view(avatar, 0, zoom=0.5, beyond=beyond).focal == expected
+    same = CameraPath.parse("5,0,1.5")
+    assert same.within(avatar.cone) is same
