@@ -31,6 +31,7 @@ ELEVATIONS = tuple(10.0 * step for step in range(-3, 4))
 GOOD = 0.5  # confidence from which a view counts as good
 LEAST_ZOOM = 1.0  # of a view that is good: what lies beyond the frame's edge was not filmed
 UNKNOWN_AZIMUTH, UNKNOWN_ELEVATION = 20.0, 10.0  # degrees: limits of a run in which nothing was measured
+BETWEEN = 0.07  # that interpolation in a cell takes at most from a confidence that falls evenly to all sides
 SMALLEST_LIMIT = 3.0  # degrees; less is no free view, and nobody sees it
 SOFTNESS = 0.25  # share of the way to the border on which a view is slowed down
 SETTLING = 3  # rounds, until a limited direction is right within a hundredth of a degree
@@ -197,11 +198,40 @@ class ViewCone:
         return float(np.interp(elevation, along, rows))
 
     def limits(self, least: float = GOOD) -> Limits:
-        """How far to either side, down and up a view may go with a confidence of ``least`` all the way."""
+        """How far to either side, down and up a view may go with a confidence of ``least`` all the way.
+
+        Views between two of these directions may lack `BETWEEN` of it. A quarter of the ellipse in which some lack more
+        is made smaller.
+        """
         across, along = self.grid[self.elevations.index(0.0)], self.grid[:, self.azimuths.index(0.0)]
         azimuths, elevations = np.array(self.azimuths), np.array(self.elevations)
         sides = ((-azimuths, across), (azimuths, across), (-elevations, along), (elevations, along))
-        return Limits(*(_reach(angles, values, least) for angles, values in sides))
+        return self._shrunk(Limits(*(_reach(angles, values, least) for angles, values in sides)), least - BETWEEN)
+
+    def _shrunk(self, limits: Limits, least: float) -> Limits:
+        """Shrink the quarters of an ellipse in which a view is worse than ``least``, with both half-axes of each."""
+        angle, share = np.radians(np.arange(5, 90, 5)), np.linspace(0, 1, 101)
+        across, along = np.outer(share, np.cos(angle)), np.outer(share, np.sin(angle))
+
+        def kept(side: float, height: float) -> float:
+            bad = np.flatnonzero((self._interpolated(side * across, height * along) < least).any(1))
+            return float(share[max(bad[0] - 1, 0)]) if len(bad) else 1.0
+
+        left, right, down, up = limits
+        low, high = (kept(-left, -down), kept(right, -down)), (kept(-left, up), kept(right, up))
+        shares = min(low[0], high[0]), min(low[1], high[1]), min(low), min(high)
+        return Limits(*(max(share * limit, SMALLEST_LIMIT) for share, limit in zip(shares, limits, strict=True)))
+
+    def _interpolated(self, azimuths: np.ndarray, elevations: np.ndarray) -> np.ndarray:
+        """Confidence of views inside the grid; the same as `confidence`, for many at once."""
+        across, along = np.array(self.azimuths), np.array(self.elevations)
+        column = np.clip(np.searchsorted(across, azimuths, side="right") - 1, 0, len(across) - 2)
+        row = np.clip(np.searchsorted(along, elevations, side="right") - 1, 0, len(along) - 2)
+        x = ((azimuths - across[column]) / (across[column + 1] - across[column])).clip(0, 1)
+        y = ((elevations - along[row]) / (along[row + 1] - along[row])).clip(0, 1)
+        low = self.grid[row, column] * (1 - x) + self.grid[row, column + 1] * x
+        high = self.grid[row + 1, column] * (1 - x) + self.grid[row + 1, column + 1] * x
+        return low * (1 - y) + high * y
 
     def contains(self, azimuth: float, elevation: float) -> bool:
         """Whether a view is good."""

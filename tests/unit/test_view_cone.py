@@ -21,7 +21,9 @@ from avatar.infer.jobs import limited_path
 from avatar.infer.planner import plan_motion
 from avatar.infer.view_cone import (
     AZIMUTHS,
+    BETWEEN,
     ELEVATIONS,
+    GOOD,
     SMALLEST_LIMIT,
     SOFTNESS,
     HeadLimits,
@@ -86,6 +88,18 @@ def test_limits_are_where_the_confidence_falls() -> None:
     assert cone.limits() == (SMALLEST_LIMIT,) * 4
     cone.grid[:] = 1
     assert cone.limits() == (60, 60, 30, 30)
+
+
+def test_no_view_between_the_axes_is_bad() -> None:
+    cone = cone_of()
+    right, up = np.meshgrid(np.array(AZIMUTHS) > 5, np.array(ELEVATIONS) > 5)
+    cone.grid[right & up] *= 0.6  # good to the right and up, but not both at once
+    views = [(azimuth, elevation) for azimuth in range(-40, 41) for elevation in range(-20, 21)]
+    assert all(cone.confidence(*view) > GOOD - BETWEEN for view in views if cone.contains(*view))
+    limits = cone.limits()
+    assert limits.left == pytest.approx(30, abs=0.01) and limits.down == pytest.approx(15, abs=0.01)
+    assert limits.right / 20 == pytest.approx(limits.up / 10) and 5 < limits.up < 9
+    assert cone.clamped(90, 90, softness=0)[1] < limits.up
 
 
 def test_a_view_is_what_orbit_makes_of_it() -> None:
