@@ -10,7 +10,7 @@ import torch
 from avatar.eval import view_geometry
 from avatar.eval.view_colors import Surface, out_of_place, speckled, surface_depth, uncomposited
 from avatar.eval.view_geometry import MESH, FaceMesh
-from avatar.eval.view_quality import Silhouette, cut_off, edges, holes
+from avatar.infer.view_quality import Silhouette, cut_off, edges, holes
 from avatar.geometry.cameras import Camera
 from avatar.geometry.mesh import face_normals
 from tests.person import canonical_shape
