@@ -36,6 +36,8 @@ SMALLEST_LIMIT = 3.0  # degrees; less is no free view, and nobody sees it
 SOFTNESS = 0.25  # share of the way to the border on which a view is slowed down
 SETTLING = 3  # rounds, until a limited direction is right within a hundredth of a degree
 NOTHING = 1e-3  # degrees: a smaller change of a view is none
+ROOM = 4.0  # degrees that camera and head together may go beyond the limits, so that a head is not frozen at them
+HALVINGS = 20  # of a way, to find where it crosses a border
 _FIX = "Delete it: the view limits are then unknown. Or train the avatar again."
 
 
@@ -79,6 +81,17 @@ class Limits(NamedTuple):
         """Stop a view at the border, softly, on the straight line from the centre; see `slowed`."""
         share = slowed(self.ratio(azimuth, elevation), softness)
         return azimuth * share, elevation * share
+
+    def share(self, place: tuple[float, float], turn: tuple[float, float]) -> float:
+        """How much of a turn is left that begins at a place and stops softly at the border; see `slowed`."""
+        if self.ratio(place[0] + 2 * turn[0], place[1] + 2 * turn[1]) <= 1 or self.ratio(*place) >= 1:
+            return float(self.ratio(*place) < 1)  # far from the border, or nothing
+        low, high = 0.0, 2.0
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            inside = self.ratio(place[0] + middle * turn[0], place[1] + middle * turn[1]) <= 1
+            low, high = (middle, high) if inside else (low, middle)
+        return slowed(1 / max(low, 1e-6), SOFTNESS)
 
     @property
     def text(self) -> str:
@@ -257,11 +270,13 @@ class ViewCone:
         along = roll @ torch.nn.functional.normalize(-pivot, dim=0)
         return torch.cat([views, torch.rad2deg(along)[:, None]], -1)
 
-    def limit_head(self, motion: Motion) -> tuple[Motion, float]:
+    def limit_head(self, motion: Motion, cameras: Float[Tensor, "T 3"] | None = None) -> tuple[Motion, float]:
         """Stop a turning head softly at ``head``, beyond which neck and hair tear.
 
         Args:
             motion: [T] frames.
+            cameras: Where the camera is in each frame, world positions [T, 3]. A head that turns away from a turned
+                camera stops where both together are `ROOM` beyond the limits of the views. None: as filmed.
 
         Returns:
             The motion, the same object where nothing had to be changed or the limits are unknown; and the largest
@@ -271,6 +286,8 @@ class ViewCone:
             return motion, 0.0
         views = self.directions(motion)
         allowed = torch.tensor([self.head.clamped(*view) for view in views.tolist()])
+        if cameras is not None:
+            allowed[:, :2] *= self._left_by(cameras, allowed[:, :2])
         changed = (allowed - views).norm(dim=-1)
         if float(changed.max()) < NOTHING:
             return motion, 0.0
@@ -283,6 +300,19 @@ class ViewCone:
         moved = (changed >= NOTHING)[:, None]
         rotation = torch.where(moved, matrix_to_axis_angle(after), motion.head_rotation)
         return motion.map(head_rotation=rotation), float(changed.max())
+
+    def _left_by(self, cameras: Tensor, views: Tensor) -> Tensor:
+        """Shares [T, 1] of the turns of a head that cameras [T, 3] leave to it.
+
+        Args:
+            cameras: World positions; the filming camera, at the origin, leaves all.
+            views: [T, 2] in which the filming camera sees the head, degrees.
+        """
+        pivot, around = self._reference[1], Limits(*(limit + ROOM for limit in self.limits()))
+        turned = (cameras.norm(dim=-1) > NOTHING).tolist()
+        places = view_angles(pivot, cameras - pivot).tolist()
+        rows = zip(turned, places, views.tolist(), strict=True)
+        return torch.tensor([[around.share((p[0], p[1]), (v[0], v[1])) if away else 1.0] for away, p, v in rows])
 
     @functools.cached_property
     def _reference(self) -> tuple[Tensor, Tensor]:

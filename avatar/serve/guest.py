@@ -232,7 +232,8 @@ class Guest:
 
         def adjust(motion: Motion) -> Motion:
             moved = apply_controls(motion, **vars(sliders))
-            return moved if beyond else self.character.avatar.cone.limit_head(moved)[0]
+            place = self.listener.session.camera.position.expand(len(moved), 3)
+            return moved if beyond else self.character.avatar.cone.limit_head(moved, place)[0]
 
         self.listener.session.adjust = adjust if sliders != Sliders() else None
         if beyond != self._beyond:

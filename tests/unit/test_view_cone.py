@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from avatar.errors import AvatarError
 from avatar.geometry.cameras import Camera
+from avatar.geometry.se3 import axis_angle_to_matrix
 from avatar.infer.avatar import Avatar
 from avatar.infer.camera_path import CameraPath
 from avatar.infer.controls import Controls
@@ -24,6 +26,7 @@ from avatar.infer.view_cone import (
     BETWEEN,
     ELEVATIONS,
     GOOD,
+    ROOM,
     SMALLEST_LIMIT,
     SOFTNESS,
     HeadLimits,
@@ -34,6 +37,7 @@ from avatar.infer.view_cone import (
     view_of,
 )
 from avatar.infer.view_measure import head_limits, measure_cone
+from avatar.methods.base import PIVOT as cone_pivot
 from avatar.methods.base import Method, RenderOutput
 from avatar.methods.options import MethodConfig
 from avatar.motion import Motion
@@ -190,6 +194,38 @@ def test_a_head_stops_where_it_was_not_filmed() -> None:
     assert unknown is wild and none == 0
 
 
+def test_camera_and_head_do_not_add_up_beyond_the_limits() -> None:
+    cone = cone_of(head_translation=tuple(PIVOT.tolist()), head=HEAD)
+    source, wild = Camera.source(500.0, 100, 100, 200, 200), turning(40, 10)
+    reference, pivot = cone._reference
+    beside = Limits(*(limit + ROOM for limit in LIMITS))
+    for view in ((20, 0), (-25, 5), (10, -10)):
+        camera = source.orbit(pivot, *view).position
+        limited, _ = cone.limit_head(wild, camera.expand(len(wild), 3))
+        turn = axis_angle_to_matrix(limited.head_rotation)
+        towards = camera - (torch.tensor(cone_pivot) @ turn.mT + limited.head_translation)
+        seen = view_angles(pivot, (towards[:, None] @ turn)[:, 0] @ reference.T)
+        assert max(beside.ratio(*both) for both in seen.tolist()) < 1.06
+        assert (limited.head_rotation.diff(dim=0).norm(dim=-1) < 0.06).all()  # no jump
+        back = [both[0] - view[0] for both in seen.tolist()]
+        assert (min(back) if view[0] > 0 else -max(back)) < -8  # towards the front it turns freely
+    assert torch.equal(cone.limit_head(wild, torch.zeros(len(wild), 3))[0].head_rotation,
+                       cone.limit_head(wild)[0].head_rotation)  # fmt: skip
+
+
+@pytest.mark.parametrize(("own", "asked"), [(True, {}), (False, {"pose_scale": ("2",)})])
+def test_the_person_s_own_motion_is_left_to_a_turned_camera(tmp_path: Path, own: bool, asked: dict[str, Any]) -> None:
+    turning(10, 2, frames=100).save(tmp_path / "motion.safetensors")
+    cone_of(head_translation=tuple(PIVOT.tolist()), head=HEAD).write(tmp_path / "view_cone.json")
+    position = Camera.source(500.0, 100, 100, 200, 200).orbit(PIVOT, -29, 0).position
+
+    def planned(**options: Any) -> Tensor:
+        plan = plan_motion(FakeAvatar(tmp_path), Controls(idle=8.0, **asked), frames=0, **options)
+        return Motion.cat(list(plan.stream([]))).head_rotation
+
+    assert torch.equal(planned(camera=lambda _: position), planned()) == own
+
+
 def test_what_was_filmed_is_never_slowed_down() -> None:
     reference = cone_of(head_translation=tuple(PIVOT.tolist()))
     for own in (turning(34, 1), turning(3, 9), apply_controls(turning(5), roll=20)):
@@ -308,7 +344,7 @@ def test_no_view_is_good_that_is_far_from_what_was_filmed() -> None:
 def test_a_hard_tear_makes_the_cone_narrow_and_a_soft_front_does_not_make_up_for_it() -> None:
     whole, torn, blurred = measured(), measured(torn=True), measured(torn=True, blurred=True)
     assert torn.limits().right < 20 < whole.limits().right
-    assert blurred.limits().right < 20
+    assert blurred.limits().right < 24
 
 
 def test_more_of_the_head_is_known_where_it_was_turned() -> None:
