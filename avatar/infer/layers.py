@@ -300,10 +300,8 @@ def build_layers(
         style = MotionStats.of(read_motion(controls.style, person.stats))
         face_edits.append(lambda block, _: restyle(block, person.stats, style))
     if not controls.beyond:
-        # The person's own motion is as it was filmed, wherever the camera is.
-        own = {base_name or LOOPS[0], *names} <= {*LOOPS} and not driven and controls.style is None
-        moves = not own or any(s.control == "pose-scale" for s in spans)
-        seen = (lambda second: place(second + lead / fps)) if moves and camera is not None else None
+        filmed = camera is None or (_as_filmed(spans) and not driven and controls.style is None)
+        seen = None if filmed else (lambda second: place(second + lead / fps))
         face_edits.append(HeadLimit(person.cone, seen))  # before the gaze, which follows the head
     # Blinks open the eyes between them, so they come before what an emotion does to the lids, as the person's own do.
     face_edits += [layers["lip-scale"], layers["blink"], *_emotions(spans, person.stats, controls.emotion_limit)]
@@ -354,6 +352,11 @@ def _base_pose(spans: Sequence[Span]) -> str | None:
     """What the whole motion is laid over, of `POSES`; None: nothing was asked for."""
     always = next((s.value for s in reversed(spans) if s.control == "pose" and s.always), None)
     return always if always in POSES else None
+
+
+def _as_filmed(spans: Sequence[Span]) -> bool:
+    """Whether the head moves as the person's own did; wherever the camera is, that is left as it is."""
+    return all(s.control != "pose-scale" and (s.control != "pose" or s.value in LOOPS) for s in spans)
 
 
 def _pose_track(name: str, source: Callable[[str], PoseSource], stats: MotionStats, fps: float) -> PoseAt:

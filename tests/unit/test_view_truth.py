@@ -141,7 +141,7 @@ def test_what_does_not_belong_together_is_refused(folder, tmp_path):
     data.landmarks[:, :, 0] += 0.3 * shift  # as a tracker is off
     require_same_video(truth, data)
     data.landmarks[:, :, 0] += 0.7 * shift  # somebody else, of the same length
-    with pytest.raises(AvatarError, match="5.0% of its height apart"):
+    with pytest.raises(AvatarError, match=r"5\.0% of its height apart"):
         require_same_video(truth, data)
 
 
