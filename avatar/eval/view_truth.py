@@ -12,7 +12,8 @@ What corresponds to what:
 - Depths are compared relative to the pivots, in true centimetres: the avatar's are multiplied by the ratio of the
   pivots' depths over focal lengths, with which both worlds have one size in the image at the pivot.
 - ``aligned`` numbers are taken after one similarity of the image per view (scale, shift, in-plane rotation), fitted to
-  all frames. The difference says how much of an error is the tracker's focal length and pose.
+  the colours of all frames. It is one for the whole image: where the depth of clothes or hair is off, it moves them
+  nearer to the truth and the face away from it.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ GROUPS: dict[str, tuple[Direction, ...]] = {
     "pitch_15": ((0, -15), (0, 15)),
 }
 FRAMES = 10
+COMPARED = 20  # frames, to see whether a truth belongs to a person
+MOST_APART = 0.03  # of the face's height; landmarks of the right truth are 0.014 apart, of a like person's 0.057
 ALIGN_WIDTH = 256  # pixels of the images that are aligned
 ALIGN_MARGIN = 0.125  # of the width, drawn around the avatar's
 
@@ -224,14 +227,35 @@ def require_same_video(truth: Truth, data: PersonDataset) -> None:
     """Refuse the truth of another video.
 
     Raises:
-        AvatarError: It has another number of frames.
+        AvatarError: It has another number of frames, or its face is elsewhere than the tracked one.
     """
+    fix = "Give the folder of `avatar synth` whose video the avatar was made from."
     if len(truth.motion) != data.num_frames:
         raise AvatarError(
             f"The truth has {len(truth.motion)} frames, {data.folder} {data.num_frames}.",
             why="They do not belong together, or the video was prepared only in part.",
-            fix="Give the folder of `avatar synth` whose video the avatar was made from.",
+            fix=fix,
         )
+    apart = _apart(truth, data)
+    if apart > MOST_APART:
+        raise AvatarError(
+            f"The face of the truth is not where that of {data.folder} is: {apart:.1%} of its height apart.",
+            why="They do not belong together.",
+            fix=fix,
+        )
+
+
+def _apart(truth: Truth, data: PersonDataset) -> float:
+    """Median distance of the tracked landmarks from the true face without expression, as a share of its height."""
+    camera, shape = _framed(truth.camera, data), truth.subject.shape.astype(np.float64)
+    frames = np.unique(np.linspace(0, data.num_frames - 1, COMPARED).round().astype(int)).tolist()
+    found = [t for t in frames if bool(data.motion.valid[t])] or frames
+    apart: list[float] = []
+    for t in found:
+        pixels = camera.project(torch.from_numpy(_posed(shape, truth.motion, t))).numpy()
+        far = np.linalg.norm(np.asarray(data.landmarks[t])[:, :2] - pixels, axis=1)
+        apart.append(float(np.median(far) / np.ptp(pixels[:, 1])))
+    return float(np.median(apart))
 
 
 def _framed(camera: Camera, data: PersonDataset) -> Camera:

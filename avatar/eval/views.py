@@ -1,6 +1,6 @@
 """Measure free view of an avatar without any truth: the camera turned around it, and the head turned before the camera.
 
-Some held-out frames are rendered from every view over flat grey. `avatar.eval.view_quality` reads faults off each
+Some held-out frames are rendered from every view over flat grey. `avatar.infer.view_quality` reads faults off each
 image, `avatar.eval.view_geometry` compares it with the person's face mesh. Every report has a small form of this;
 ``--views`` measures all views in more frames and at full size.
 """
@@ -17,12 +17,13 @@ import torch
 
 from avatar import log
 from avatar.errors import AvatarError
-from avatar.eval import bootstrap, identity, view_colors, view_geometry, view_quality
+from avatar.eval import bootstrap, identity, view_colors, view_geometry
 from avatar.eval.bootstrap import Bootstrap
 from avatar.eval.view_colors import Surface
 from avatar.eval.view_geometry import FaceMesh
-from avatar.eval.view_quality import Silhouette
 from avatar.geometry.se3 import axis_angle_to_matrix, matrix_to_axis_angle
+from avatar.infer import view_quality
+from avatar.infer.view_quality import Silhouette
 from avatar.methods.base import PIVOT, check_output
 
 if TYPE_CHECKING:

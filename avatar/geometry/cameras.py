@@ -36,6 +36,7 @@ class Camera:
         width, height: Image size in pixels.
         viewmat: World to camera, [4, 4] float32.
         enlarged: Pixels of it, without zoom, per pixel of the images that an avatar was trained on, across.
+        zoom, shift: A pixel [x, y] of the image without zoom lies at ``zoom * pixel + shift``. A background does too.
     """
 
     focal: float
@@ -45,6 +46,8 @@ class Camera:
     height: int
     viewmat: Float[Tensor, "4 4"]
     enlarged: float = 1.0
+    zoom: float = 1.0
+    shift: tuple[float, float] = (0.0, 0.0)
 
     @staticmethod
     def source(focal: float, cx: float, cy: float, width: int, height: int) -> Camera:
@@ -78,13 +81,25 @@ class Camera:
 
     def resized(self, width: int, height: int) -> Camera:
         """The same view at another size; the width sets the scale."""
-        s = width / self.width
+        s, down = width / self.width, height / self.height
         return replace(self, focal=self.focal * s, cx=self.cx * s, cy=self.cy * height / self.height,
-                       width=width, height=height, enlarged=self.enlarged * s)  # fmt: skip
+                       width=width, height=height, enlarged=self.enlarged * s,
+                       shift=(self.shift[0] * s, self.shift[1] * down))  # fmt: skip
 
     def cropped(self, x0: int, y0: int, x1: int, y1: int) -> Camera:
         """The camera of a part of the image, from pixel (x0, y0) up to (x1, y1), which is excluded."""
-        return replace(self, cx=self.cx - x0, cy=self.cy - y0, width=x1 - x0, height=y1 - y0)
+        x, y = self.shift
+        shift = (x + (self.zoom - 1) * x0, y + (self.zoom - 1) * y0)
+        return replace(self, cx=self.cx - x0, cy=self.cy - y0, width=x1 - x0, height=y1 - y0, shift=shift)
+
+    def zoomed(self, pixel: tuple[float, float], zoom: float) -> Camera:
+        """The same view, enlarged about a pixel (x, y), which keeps its place."""
+
+        def moved(x: float, y: float) -> tuple[float, float]:
+            return pixel[0] + zoom * (x - pixel[0]), pixel[1] + zoom * (y - pixel[1])
+
+        cx, cy = moved(self.cx, self.cy)
+        return replace(self, focal=self.focal * zoom, cx=cx, cy=cy, zoom=self.zoom * zoom, shift=moved(*self.shift))
 
     def rays(self, pixels: Num[Tensor, "*batch 2"]) -> tuple[Float[Tensor, " 3"], Float[Tensor, "*batch 3"]]:
         """Rays through the centres of pixels.
@@ -124,7 +139,7 @@ class Camera:
             pivot: World point [3] to turn around, in centimetres.
             azimuth: Degrees; positive moves the camera to its right.
             elevation: Degrees; positive moves the camera up.
-            zoom: Factor on the focal length.
+            zoom: Factor on the size of what is shown; the pivot keeps its pixel.
         """
         a, e = torch.deg2rad(torch.tensor([azimuth, elevation], dtype=torch.float32))
         yaw = axis_angle_to_matrix(torch.stack([torch.zeros(()), a, torch.zeros(())]))
@@ -133,7 +148,11 @@ class Camera:
         viewmat = torch.eye(4)
         viewmat[:3, :3] = turn
         viewmat[:3, 3] = pivot - turn @ pivot
-        return replace(self, viewmat=self.viewmat @ viewmat, focal=self.focal * zoom)
+        turned = replace(self, viewmat=self.viewmat @ viewmat)
+        if zoom == 1:
+            return turned
+        x, y = self.project(pivot).tolist()
+        return turned.zoomed((x, y), zoom)
 
     def project(self, points: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 2"]:
         """Pixels [..., 2] of world points [..., 3] in centimetres."""

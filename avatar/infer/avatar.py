@@ -19,7 +19,8 @@ from avatar.data.run import BACKGROUND, MODEL, MOTION, PERSON, RunInfo, require_
 from avatar.device import OnDevice, Precision, choose_device
 from avatar.errors import AvatarError
 from avatar.geometry.cameras import Camera
-from avatar.infer.view_cone import ViewCone
+from avatar.infer.backdrop import Backdrop
+from avatar.infer.view_cone import LEAST_ZOOM, ViewCone
 from avatar.io.images import read_rgb, resize
 from avatar.methods.base import Method, check_output
 from avatar.methods.registry import load_model
@@ -88,6 +89,7 @@ class Avatar:
         self.pivot = model.pivot.cpu()
         self.cone = ViewCone.of_run(run)
         self._on_device = OnDevice(self.device)
+        self._backdrop = Backdrop(self.model)
 
     @staticmethod
     def load(
@@ -176,11 +178,12 @@ class Avatar:
         Args:
             azimuth: Degrees; positive moves the camera to its right.
             elevation: Degrees; positive moves the camera up.
-            zoom: Factor on the focal length.
+            zoom: Factor on the size of what is shown, 1 and more: what lies beyond the frame's edge was not filmed.
             beyond: Do not stop it. `cone` says how far is good.
         """
         if not beyond:
             azimuth, elevation = self.cone.clamped(azimuth, elevation, softness=0.0)
+            zoom = max(zoom, LEAST_ZOOM)
         return self.camera.orbit(self.pivot, azimuth, elevation, zoom)
 
     @property
@@ -229,7 +232,8 @@ class Avatar:
             camera: Viewpoint; ``self.camera`` or one derived from it.
             motion: A motion track; like the camera, it may be on any device and must not be changed in place.
             index: Its frame to show.
-            background: uint8 RGB [H, W, 3] behind the person; by default the background of the video.
+            background: uint8 RGB [H, W, 3] behind the person; by default the background of the video. It is given
+                without zoom: where the camera zooms in, it is enlarged too.
 
         Returns:
             uint8 RGB [H, W, 3] on ``self.device``, which may be changed.
@@ -249,7 +253,8 @@ class Avatar:
     def _placed(
         self, camera: Camera, motion: Motion, index: int, background: Tensor | None
     ) -> tuple[Camera, Motion, int, Tensor | None]:
-        behind = None if background is None else background.to(self.device, non_blocking=True)
+        behind = self._backdrop(camera, background)
+        behind = None if behind is None else behind.to(self.device, non_blocking=True)
         return self._on_device(camera), self._on_device(motion), index, behind
 
     @torch.no_grad()

@@ -15,7 +15,7 @@ from torch import Tensor
 from avatar.checks import number
 from avatar.errors import AvatarError
 from avatar.geometry.cameras import Camera
-from avatar.infer.view_cone import Limits, ViewCone
+from avatar.infer.view_cone import LEAST_ZOOM, Limits, ViewCone
 from avatar.paths import read_json
 
 ORBIT_AZIMUTH, ORBIT_ELEVATION, ORBIT_SECONDS = 20.0, 6.0, 8.0
@@ -95,11 +95,15 @@ class CameraPath:
     def within(self, cone: ViewCone) -> CameraPath:
         """This path with all views inside a cone; the same object where they are.
 
-        A fixed view stops at the border, an orbit is made to fit, and a path of keyframes stops softly.
+        A fixed view stops at the border, an orbit is made to fit, and a path of keyframes stops softly. None zooms out:
+        what lies beyond the frame's edge was not filmed.
         """
         limits = cone.limits()
         if self.period is not None:
             return _orbit(limits)
+        if self.zooms_out:
+            views = np.column_stack([self.views[:, :2], self.views[:, 2].clip(LEAST_ZOOM)])
+            return replace(self, views=views).within(cone)
         if len(self.times) == 1:
             azimuth, elevation, zoom = self.at(0.0)
             inside = limits.clamped(azimuth, elevation, softness=0.0)
@@ -109,6 +113,11 @@ class CameraPath:
         if all(limits.ratio(azimuth, elevation) <= 1 for azimuth, elevation, _ in views):
             return self
         return replace(self, limits=limits)
+
+    @property
+    def zooms_out(self) -> bool:
+        """Whether it shows more than the frame at some time."""
+        return bool((self.views[:, 2] < LEAST_ZOOM).any())
 
     def camera(self, source: Camera, pivot: Float[Tensor, " 3"], time: float) -> Camera:
         """The camera at second ``time``, turned around ``pivot`` ([3], world centimetres)."""

@@ -148,9 +148,12 @@ def limited_path(avatar: Avatar, path: CameraPath, beyond: bool, asked: str | No
         good = f"this avatar is good from {avatar.cone.limits().text}"
         if not avatar.cone.measured:
             good = "how far this avatar can be turned was not measured"
+        if path.zooms_out:
+            good += ", and nothing beyond the edge of the frame was filmed"
         if len(path.times) == 1:
-            azimuth, elevation, _ = limited.at(0.0)
-            said = f"The view {asked} was limited to {azimuth:.0f},{elevation:.0f}: {good}."
+            azimuth, elevation, zoom = limited.at(0.0)
+            place = f"{azimuth:.0f},{elevation:.0f}" + (f",{zoom:g}" if path.zooms_out else "")
+            said = f"The view {asked} was limited to {place}: {good}."
         else:
             said = f"The camera path {asked} was limited: {good}."
         log.warn(f"{said} --beyond renders it all the same.")

@@ -300,7 +300,9 @@ def build_layers(
         style = MotionStats.of(read_motion(controls.style, person.stats))
         face_edits.append(lambda block, _: restyle(block, person.stats, style))
     if not controls.beyond:
-        face_edits.append(HeadLimit(person.cone))  # before the gaze, which follows the head
+        filmed = camera is None or (_as_filmed(spans) and not driven and controls.style is None)
+        seen = None if filmed else (lambda second: place(second + lead / fps))
+        face_edits.append(HeadLimit(person.cone, seen))  # before the gaze, which follows the head
     # Blinks open the eyes between them, so they come before what an emotion does to the lids, as the person's own do.
     face_edits += [layers["lip-scale"], layers["blink"], *_emotions(spans, person.stats, controls.emotion_limit)]
     face_edits.append(layers["gaze"])
@@ -317,18 +319,21 @@ class HeadLimit:
 
     Args:
         cone: View limits of the avatar. Within them, and where it was filmed, nothing changes.
+        camera: Where the camera is at a second of the controls, for heads whose turns add to its own; None: as filmed.
     """
 
-    def __init__(self, cone: ViewCone) -> None:
-        self._cone, self._said = cone, False
+    def __init__(self, cone: ViewCone, camera: CameraAt | None = None) -> None:
+        self._cone, self._camera, self._said = cone, camera, False
 
     def __call__(self, block: Motion, seconds: Float[Tensor, " T"]) -> Motion:
-        limited, change = self._cone.limit_head(block)
+        camera = self._camera
+        cameras = None if camera is None else torch.stack([camera(second) for second in seconds.tolist()]).cpu()
+        limited, change = self._cone.limit_head(block, cameras)
         if change >= TOLD_DEGREES and self._cone.head is not None and not self._said:
             self._said = True
             log.warn(
-                f"The head motion goes further than this avatar is good for: it is limited to {self._cone.head.text}. "
-                "--beyond shows it all the same."
+                f"The head motion goes further than this avatar is good for: it is limited to {self._cone.head.text}, "
+                "and to less where the camera is turned as well. --beyond shows it all the same."
             )
         return limited
 
@@ -347,6 +352,11 @@ def _base_pose(spans: Sequence[Span]) -> str | None:
     """What the whole motion is laid over, of `POSES`; None: nothing was asked for."""
     always = next((s.value for s in reversed(spans) if s.control == "pose" and s.always), None)
     return always if always in POSES else None
+
+
+def _as_filmed(spans: Sequence[Span]) -> bool:
+    """Whether the head moves as the person's own did; wherever the camera is, that is left as it is."""
+    return all(s.control != "pose-scale" and (s.control != "pose" or s.value in LOOPS) for s in spans)
 
 
 def _pose_track(name: str, source: Callable[[str], PoseSource], stats: MotionStats, fps: float) -> PoseAt:

@@ -29,11 +29,15 @@ FORMAT = "avatar-view-cone-1"
 AZIMUTHS = tuple(7.5 * step for step in range(-8, 9))
 ELEVATIONS = tuple(10.0 * step for step in range(-3, 4))
 GOOD = 0.5  # confidence from which a view counts as good
+LEAST_ZOOM = 1.0  # of a view that is good: what lies beyond the frame's edge was not filmed
 UNKNOWN_AZIMUTH, UNKNOWN_ELEVATION = 20.0, 10.0  # degrees: limits of a run in which nothing was measured
+BETWEEN = 0.07  # that interpolation in a cell takes at most from a confidence that falls evenly to all sides
 SMALLEST_LIMIT = 3.0  # degrees; less is no free view, and nobody sees it
 SOFTNESS = 0.25  # share of the way to the border on which a view is slowed down
 SETTLING = 3  # rounds, until a limited direction is right within a hundredth of a degree
 NOTHING = 1e-3  # degrees: a smaller change of a view is none
+ROOM = 4.0  # degrees that camera and head together may go beyond the limits, so that a head is not frozen at them
+HALVINGS = 20  # of a way, to find where it crosses a border
 _FIX = "Delete it: the view limits are then unknown. Or train the avatar again."
 
 
@@ -77,6 +81,17 @@ class Limits(NamedTuple):
         """Stop a view at the border, softly, on the straight line from the centre; see `slowed`."""
         share = slowed(self.ratio(azimuth, elevation), softness)
         return azimuth * share, elevation * share
+
+    def share(self, place: tuple[float, float], turn: tuple[float, float]) -> float:
+        """How much of a turn is left that begins at a place and stops softly at the border; see `slowed`."""
+        if self.ratio(place[0] + 2 * turn[0], place[1] + 2 * turn[1]) <= 1 or self.ratio(*place) >= 1:
+            return float(self.ratio(*place) < 1)  # far from the border, or nothing
+        low, high = 0.0, 2.0
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            inside = self.ratio(place[0] + middle * turn[0], place[1] + middle * turn[1]) <= 1
+            low, high = (middle, high) if inside else (low, middle)
+        return slowed(1 / max(low, 1e-6), SOFTNESS)
 
     @property
     def text(self) -> str:
@@ -196,11 +211,40 @@ class ViewCone:
         return float(np.interp(elevation, along, rows))
 
     def limits(self, least: float = GOOD) -> Limits:
-        """How far to either side, down and up a view may go with a confidence of ``least`` all the way."""
+        """How far to either side, down and up a view may go with a confidence of ``least`` all the way.
+
+        Views between two of these directions may lack `BETWEEN` of it. A quarter of the ellipse in which some lack more
+        is made smaller.
+        """
         across, along = self.grid[self.elevations.index(0.0)], self.grid[:, self.azimuths.index(0.0)]
         azimuths, elevations = np.array(self.azimuths), np.array(self.elevations)
         sides = ((-azimuths, across), (azimuths, across), (-elevations, along), (elevations, along))
-        return Limits(*(_reach(angles, values, least) for angles, values in sides))
+        return self._shrunk(Limits(*(_reach(angles, values, least) for angles, values in sides)), least - BETWEEN)
+
+    def _shrunk(self, limits: Limits, least: float) -> Limits:
+        """Shrink the quarters of an ellipse in which a view is worse than ``least``, with both half-axes of each."""
+        angle, share = np.radians(np.arange(5, 90, 5)), np.linspace(0, 1, 101)
+        across, along = np.outer(share, np.cos(angle)), np.outer(share, np.sin(angle))
+
+        def kept(side: float, height: float) -> float:
+            bad = np.flatnonzero((self._interpolated(side * across, height * along) < least).any(1))
+            return float(share[max(bad[0] - 1, 0)]) if len(bad) else 1.0
+
+        left, right, down, up = limits
+        low, high = (kept(-left, -down), kept(right, -down)), (kept(-left, up), kept(right, up))
+        shares = min(low[0], high[0]), min(low[1], high[1]), min(low), min(high)
+        return Limits(*(max(share * limit, SMALLEST_LIMIT) for share, limit in zip(shares, limits, strict=True)))
+
+    def _interpolated(self, azimuths: np.ndarray, elevations: np.ndarray) -> np.ndarray:
+        """Confidence of views inside the grid; the same as `confidence`, for many at once."""
+        across, along = np.array(self.azimuths), np.array(self.elevations)
+        column = np.clip(np.searchsorted(across, azimuths, side="right") - 1, 0, len(across) - 2)
+        row = np.clip(np.searchsorted(along, elevations, side="right") - 1, 0, len(along) - 2)
+        x = ((azimuths - across[column]) / (across[column + 1] - across[column])).clip(0, 1)
+        y = ((elevations - along[row]) / (along[row + 1] - along[row])).clip(0, 1)
+        low = self.grid[row, column] * (1 - x) + self.grid[row, column + 1] * x
+        high = self.grid[row + 1, column] * (1 - x) + self.grid[row + 1, column + 1] * x
+        return low * (1 - y) + high * y
 
     def contains(self, azimuth: float, elevation: float) -> bool:
         """Whether a view is good."""
@@ -226,11 +270,13 @@ class ViewCone:
         along = roll @ torch.nn.functional.normalize(-pivot, dim=0)
         return torch.cat([views, torch.rad2deg(along)[:, None]], -1)
 
-    def limit_head(self, motion: Motion) -> tuple[Motion, float]:
+    def limit_head(self, motion: Motion, cameras: Float[Tensor, "T 3"] | None = None) -> tuple[Motion, float]:
         """Stop a turning head softly at ``head``, beyond which neck and hair tear.
 
         Args:
             motion: [T] frames.
+            cameras: Where the camera is in each frame, world positions [T, 3]. A head that turns away from a turned
+                camera stops where both together are `ROOM` beyond the limits of the views. None: as filmed.
 
         Returns:
             The motion, the same object where nothing had to be changed or the limits are unknown; and the largest
@@ -240,6 +286,8 @@ class ViewCone:
             return motion, 0.0
         views = self.directions(motion)
         allowed = torch.tensor([self.head.clamped(*view) for view in views.tolist()])
+        if cameras is not None:
+            allowed[:, :2] *= self._left_by(cameras, allowed[:, :2])
         changed = (allowed - views).norm(dim=-1)
         if float(changed.max()) < NOTHING:
             return motion, 0.0
@@ -252,6 +300,19 @@ class ViewCone:
         moved = (changed >= NOTHING)[:, None]
         rotation = torch.where(moved, matrix_to_axis_angle(after), motion.head_rotation)
         return motion.map(head_rotation=rotation), float(changed.max())
+
+    def _left_by(self, cameras: Tensor, views: Tensor) -> Tensor:
+        """Shares [T, 1] of the turns of a head that cameras [T, 3] leave to it.
+
+        Args:
+            cameras: World positions; the filming camera, at the origin, leaves all.
+            views: [T, 2] in which the filming camera sees the head, degrees.
+        """
+        pivot, around = self._reference[1], Limits(*(limit + ROOM for limit in self.limits()))
+        turned = (cameras.norm(dim=-1) > NOTHING).tolist()
+        places = view_angles(pivot, cameras - pivot).tolist()
+        rows = zip(turned, places, views.tolist(), strict=True)
+        return torch.tensor([[around.share((p[0], p[1]), (v[0], v[1])) if away else 1.0] for away, p, v in rows])
 
     @functools.cached_property
     def _reference(self) -> tuple[Tensor, Tensor]:

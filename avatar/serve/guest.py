@@ -14,6 +14,7 @@ from avatar.errors import AvatarError
 from avatar.headmotion.loop import LOOPS, POSES
 from avatar.infer.renderer import counts_text
 from avatar.infer.video import resize
+from avatar.infer.view_cone import LEAST_ZOOM
 from avatar.io.audio import SAMPLE_RATE
 from avatar.motion.emotion import EMOTIONS
 from avatar.provenance.source_type import TRAINED
@@ -214,6 +215,7 @@ class Guest:
         self._view = azimuth, elevation, zoom
         if not self._beyond:
             azimuth, elevation = avatar.cone.clamped(azimuth, elevation)
+            zoom = max(zoom, LEAST_ZOOM)
         camera = avatar.camera.orbit(avatar.pivot, azimuth, elevation, zoom)
         self.listener.set(camera=resize(camera, character.size))
 
@@ -230,7 +232,8 @@ class Guest:
 
         def adjust(motion: Motion) -> Motion:
             moved = apply_controls(motion, **vars(sliders))
-            return moved if beyond else self.character.avatar.cone.limit_head(moved)[0]
+            place = self.listener.session.camera.position.expand(len(moved), 3)
+            return moved if beyond else self.character.avatar.cone.limit_head(moved, place)[0]
 
         self.listener.session.adjust = adjust if sliders != Sliders() else None
         if beyond != self._beyond:

@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,12 +15,18 @@ from torch import Tensor
 
 from avatar.errors import AvatarError
 from avatar.geometry.cameras import Camera
+from avatar.geometry.se3 import axis_angle_to_matrix
 from avatar.infer.avatar import Avatar
+from avatar.infer.camera_path import CameraPath
 from avatar.infer.controls import Controls
+from avatar.infer.jobs import limited_path
 from avatar.infer.planner import plan_motion
 from avatar.infer.view_cone import (
     AZIMUTHS,
+    BETWEEN,
     ELEVATIONS,
+    GOOD,
+    ROOM,
     SMALLEST_LIMIT,
     SOFTNESS,
     HeadLimits,
@@ -30,6 +37,7 @@ from avatar.infer.view_cone import (
     view_of,
 )
 from avatar.infer.view_measure import head_limits, measure_cone
+from avatar.methods.base import PIVOT as cone_pivot
 from avatar.methods.base import Method, RenderOutput
 from avatar.methods.options import MethodConfig
 from avatar.motion import Motion
@@ -84,6 +92,18 @@ def test_limits_are_where_the_confidence_falls() -> None:
     assert cone.limits() == (SMALLEST_LIMIT,) * 4
     cone.grid[:] = 1
     assert cone.limits() == (60, 60, 30, 30)
+
+
+def test_no_view_between_the_axes_is_bad() -> None:
+    cone = cone_of()
+    right, up = np.meshgrid(np.array(AZIMUTHS) > 5, np.array(ELEVATIONS) > 5)
+    cone.grid[right & up] *= 0.6  # good to the right and up, but not both at once
+    views = [(azimuth, elevation) for azimuth in range(-40, 41) for elevation in range(-20, 21)]
+    assert all(cone.confidence(*view) > GOOD - BETWEEN for view in views if cone.contains(*view))
+    limits = cone.limits()
+    assert limits.left == pytest.approx(30, abs=0.01) and limits.down == pytest.approx(15, abs=0.01)
+    assert limits.right / 20 == pytest.approx(limits.up / 10) and 5 < limits.up < 9
+    assert cone.clamped(90, 90, softness=0)[1] < limits.up
 
 
 def test_a_view_is_what_orbit_makes_of_it() -> None:
@@ -174,6 +194,38 @@ def test_a_head_stops_where_it_was_not_filmed() -> None:
     assert unknown is wild and none == 0
 
 
+def test_camera_and_head_do_not_add_up_beyond_the_limits() -> None:
+    cone = cone_of(head_translation=tuple(PIVOT.tolist()), head=HEAD)
+    source, wild = Camera.source(500.0, 100, 100, 200, 200), turning(40, 10)
+    reference, pivot = cone._reference
+    beside = Limits(*(limit + ROOM for limit in LIMITS))
+    for view in ((20, 0), (-25, 5), (10, -10)):
+        camera = source.orbit(pivot, *view).position
+        limited, _ = cone.limit_head(wild, camera.expand(len(wild), 3))
+        turn = axis_angle_to_matrix(limited.head_rotation)
+        towards = camera - (torch.tensor(cone_pivot) @ turn.mT + limited.head_translation)
+        seen = view_angles(pivot, (towards[:, None] @ turn)[:, 0] @ reference.T)
+        assert max(beside.ratio(*both) for both in seen.tolist()) < 1.06
+        assert (limited.head_rotation.diff(dim=0).norm(dim=-1) < 0.06).all()  # no jump
+        back = [both[0] - view[0] for both in seen.tolist()]
+        assert (min(back) if view[0] > 0 else -max(back)) < -8  # towards the front it turns freely
+    assert torch.equal(cone.limit_head(wild, torch.zeros(len(wild), 3))[0].head_rotation,
+                       cone.limit_head(wild)[0].head_rotation)  # fmt: skip
+
+
+@pytest.mark.parametrize(("own", "asked"), [(True, {}), (False, {"pose_scale": ("2",)})])
+def test_the_person_s_own_motion_is_left_to_a_turned_camera(tmp_path: Path, own: bool, asked: dict[str, Any]) -> None:
+    turning(10, 2, frames=100).save(tmp_path / "motion.safetensors")
+    cone_of(head_translation=tuple(PIVOT.tolist()), head=HEAD).write(tmp_path / "view_cone.json")
+    position = Camera.source(500.0, 100, 100, 200, 200).orbit(PIVOT, -29, 0).position
+
+    def planned(**options: Any) -> Tensor:
+        plan = plan_motion(FakeAvatar(tmp_path), Controls(idle=8.0, **asked), frames=0, **options)
+        return Motion.cat(list(plan.stream([]))).head_rotation
+
+    assert torch.equal(planned(camera=lambda _: position), planned()) == own
+
+
 def test_what_was_filmed_is_never_slowed_down() -> None:
     reference = cone_of(head_translation=tuple(PIVOT.tolist()))
     for own in (turning(34, 1), turning(3, 9), apply_controls(turning(5), roll=20)):
@@ -212,6 +264,8 @@ def test_only_head_motion_beyond_the_limits_is_changed(tmp_path: Path, caplog: p
 class BallConfig(MethodConfig):
     halo: float = 0.0
     depth: bool = True
+    blurred: bool = False
+    torn: bool = False
 
 
 class Ball(Method):
@@ -244,6 +298,13 @@ class Ball(Method):
         cloud = hit(origin, rays, centre + torch.tensor([-4.0, 0.0, 9.0]), 7.0)
         solid, far = near.isfinite(), cloud.isfinite()
         alpha = torch.where(solid, 1.0, torch.where(far, self.config.halo, 0.0))[..., None]
+        if self.config.blurred:  # a soft outline, that of the front alone
+            near_front = abs(float(camera.position[0])) < 3
+            soft = torch.nn.functional.avg_pool2d(alpha[None, ..., 0], 3, 1, 1)[0, ..., None]
+            alpha = torch.lerp(alpha, soft, 0.25) if near_front else alpha
+        if self.config.torn:  # a wedge that opens in the head from the side, with hard edges
+            open_ = abs(float(camera.position[0])) / 60 * 9
+            alpha = torch.where(((x - 48).abs() < open_)[..., None] & ((y - 48).abs() < 6)[..., None], 0.0, alpha)
         depth = torch.where(solid, near, torch.where(far, cloud, 0.0))[..., None]
         rgb = alpha * 0.7 + (1 - alpha) * (0.0 if background is None else background)
         return RenderOutput(rgb, alpha, depth if with_depth and self.config.depth else None)
@@ -267,11 +328,23 @@ def measured(yaw: float = 4.0, **config) -> ViewCone:
 def test_a_cloud_behind_the_head_makes_the_cone_narrow_where_it_shows() -> None:
     clean, halo = measured(), measured(halo=0.5)
     assert clean.head is not None and clean.head.views[:2] == pytest.approx((8, 8), abs=0.5)  # filmed up to 4
-    assert min(clean.limits()[:2]) > 45  # what nobody filmed is solid all the same
+    assert min(clean.limits()[:2]) > 28  # what nobody filmed is solid all the same
     # The cloud is to the left behind the ball: it shows first from the right-hand side of the camera's circle.
-    assert halo.limits().left < 12 and halo.limits().right > 40
+    assert halo.limits().left < 12 and halo.limits().right > 25
     for cone in (clean, halo):
         assert cone.confidence(0, 0) == 1 and cone.confidence(-60, 30) < 0.6
+
+
+def test_no_view_is_good_that_is_far_from_what_was_filmed() -> None:
+    for yaw in (2.0, 10.0):
+        limits = measured(yaw=yaw).limits()
+        assert all(yaw + 20 < side < yaw + 31 for side in limits[:2])
+
+
+def test_a_hard_tear_makes_the_cone_narrow_and_a_soft_front_does_not_make_up_for_it() -> None:
+    whole, torn, blurred = measured(), measured(torn=True), measured(torn=True, blurred=True)
+    assert torn.limits().right < 20 < whole.limits().right
+    assert blurred.limits().right < 24
 
 
 def test_more_of_the_head_is_known_where_it_was_turned() -> None:
@@ -289,3 +362,18 @@ def test_views_of_an_avatar_are_limited_unless_asked_for(tmp_path: Path) -> None
     for beyond, expected in ((False, 20), (True, 60)):
         camera = Avatar.view(avatar, 60, beyond=beyond)  # type: ignore[arg-type]
         assert view_of(camera, avatar.pivot)[0] == pytest.approx(expected, abs=0.01)
+
+
+def test_nothing_zooms_out_unless_asked_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    avatar: Avatar = FakeAvatar(tmp_path)  # type: ignore[assignment]
+    keyframes = tmp_path / "path.json"
+    keyframes.write_text('[{"time": 0}, {"time": 1, "zoom": 0.2}, {"time": 2, "zoom": 2}]')
+    for asked, time in (("0,0,0.2", 0.0), (str(keyframes), 1.0)):
+        path = CameraPath.parse(asked)
+        assert limited_path(avatar, path, beyond=True, asked=asked).at(time)[2] == pytest.approx(0.2)
+        assert limited_path(avatar, path, beyond=False, asked=asked).at(time)[2] == 1
+        assert "edge of the frame" in caplog.records[-1].message
+    for beyond, expected in ((False, 100), (True, 50)):
+        assert Avatar.view(avatar, 0, zoom=0.5, beyond=beyond).focal == expected
+    same = CameraPath.parse("5,0,1.5")
+    assert same.within(avatar.cone) is same

@@ -10,9 +10,9 @@ import torch
 from avatar.eval import view_geometry
 from avatar.eval.view_colors import Surface, out_of_place, speckled, surface_depth, uncomposited
 from avatar.eval.view_geometry import MESH, FaceMesh
-from avatar.eval.view_quality import Silhouette, cut_off, edges, holes
 from avatar.geometry.cameras import Camera
 from avatar.geometry.mesh import face_normals
+from avatar.infer.view_quality import Silhouette, cut_off, edges, holes
 from tests.person import canonical_shape
 
 SIZE, DISTANCE, RADIUS, FAULTS = 256, 60.0, 9.0, ("holes", "edge_roughness", "edge_width_px", "islands", "cut_off")

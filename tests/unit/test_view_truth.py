@@ -14,11 +14,12 @@ from avatar.errors import AvatarError
 from avatar.eval.image_metrics import MAX_PSNR
 from avatar.eval.view_align import Similarity, fit_similarity
 from avatar.eval.view_compare import Drawn, compare
-from avatar.eval.view_truth import measure, umeyama
+from avatar.eval.view_truth import measure, require_same_video, umeyama
 from avatar.geometry.cameras import Camera
 from avatar.geometry.se3 import axis_angle_to_matrix
 from avatar.methods.base import PIVOT, RenderOutput
 from avatar.motion import Motion
+from avatar.synth.truth import Truth, read_truth
 from tests.media import need_landmarker
 
 SIZE = 64
@@ -57,6 +58,13 @@ class _Model:
         return RenderOutput(rgb, alpha, torch.from_numpy(view.depth)[..., None] * self.unit)
 
 
+def tracked(truth: Truth, camera: Camera) -> np.ndarray:
+    """Landmarks of a face without expression in every frame, [T, 478, 3] pixels."""
+    turns, places = axis_angle_to_matrix(truth.motion.head_rotation), truth.motion.head_translation[:, None]
+    points = torch.from_numpy(truth.subject.shape).float() @ turns.mT + places
+    return np.pad(camera.project(points).numpy(), ((0, 0), (0, 0), (0, 1)))
+
+
 def _measured(folder: Path, unit: float = 1.0, views=((30, 0),), frames: int = 1, crop=(0, 0, SIZE), **changes):
     from avatar.synth.truth import read_truth
 
@@ -71,7 +79,7 @@ def _measured(folder: Path, unit: float = 1.0, views=((30, 0),), frames: int = 1
                              model=_Model(truth, unit, **changes))  # fmt: skip
     data = SimpleNamespace(
         motion=motion, num_frames=FRAMES, fps=0.4, test_start=2, width=SIZE, height=SIZE, folder=folder,
-        shape=truth.subject.shape * unit, info=SimpleNamespace(crop=crop),
+        shape=truth.subject.shape * unit, info=SimpleNamespace(crop=crop), landmarks=tracked(truth, camera),
     )  # fmt: skip
     return measure(avatar, data, folder, None, frames=frames, views=views)
 
@@ -125,6 +133,16 @@ def test_what_does_not_belong_together_is_refused(folder, tmp_path):
         measure(SimpleNamespace(), SimpleNamespace(), tmp_path)
     with pytest.raises(AvatarError, match=r"8 frames, .* 9"):
         measure(SimpleNamespace(), SimpleNamespace(num_frames=9, folder=tmp_path), folder)
+    truth = read_truth(folder)
+    data = SimpleNamespace(num_frames=FRAMES, folder=tmp_path, motion=truth.motion, width=SIZE, height=SIZE,
+                           info=SimpleNamespace(crop=None), landmarks=tracked(truth, truth.camera))  # fmt: skip
+    require_same_video(truth, data)
+    shift = 0.05 * np.ptp(data.landmarks[0, :, 1])
+    data.landmarks[:, :, 0] += 0.3 * shift  # as a tracker is off
+    require_same_video(truth, data)
+    data.landmarks[:, :, 0] += 0.7 * shift  # somebody else, of the same length
+    with pytest.raises(AvatarError, match=r"5\.0% of its height apart"):
+        require_same_video(truth, data)
 
 
 def test_depth_is_compared_where_both_are_solid_and_off_edges():

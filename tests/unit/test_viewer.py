@@ -162,10 +162,12 @@ def test_dragging_stops_at_the_limits_unless_they_are_let_go(tmp_path: Path) -> 
 
     async def test(client: Any, page: Any, hello: dict[str, Any]) -> None:
         assert hello["limits"]["right"] == 20 and not hello["measured"]
-        await page.send_json({"type": "view", "azimuth": 60})
+        await page.send_json({"type": "view", "azimuth": 60, "zoom": 0.5})
         await turned(avatar.cone.clamped(60, 0)[0])
+        assert avatar.views[-1].focal == avatar.camera.focal
         await page.send_json({"type": "face", "beyond": True})
         await turned(60)
+        assert avatar.views[-1].focal == avatar.camera.focal / 2
         await page.send_json({"type": "face", "beyond": False})
         await turned(avatar.cone.clamped(60, 0)[0])
 

@@ -188,7 +188,10 @@ def test_a_second_finger_does_not_throw_the_view_about():
         await load();
         const { stage } = player.ui, turns = [];
         Object.assign(stage, { setPointerCapture() {}, closest: () => null });
-        player.engine.view = { turn: (across) => turns.push(Math.round(across * 100)) };
+        player.engine.view = {
+          turn: (across) => turns.push(Math.round(across * 100)),
+          place: () => [0, 0], camera: { width: 1, height: 1 }, zoom: 1,
+        };
         const touch = (name, pointerId, clientX) => stage.dispatchEvent(Object.assign(new Event(name), {
           pointerId, isPrimary: pointerId === 1, pointerType: "touch", clientX, clientY: 0,
         }));

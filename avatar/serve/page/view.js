@@ -1,6 +1,7 @@
 // The viewpoint: dragged or moved with the arrow keys, inside the views that are good.
 
-const DEGREES_PER_PIXEL = 0.2, KEY_DEGREES = 3, BEYOND = 1.25, SEND_MS = 40, ZOOM = [0.5, 3];
+const DEGREES_PER_PIXEL = 0.2, KEY_DEGREES = 3, BEYOND = 1.25, SEND_MS = 40, ZOOM = [1, 3];
+const ZOOM_FREE = 0.5; // what lies beyond the edge of the frame was not filmed
 const MOST = [180, 85], DIAL = [66, 32]; // degrees that one can go at all, and that the dial shows
 // What stands behind the degrees on the dial, where there is room for a few words, and what is read aloud.
 const NOTES = { beyond: "not filmed", limit: "at the limit", unmeasured: "not measured" };
@@ -71,7 +72,7 @@ export class View {
   }
 
   zoomBy(factor) {
-    this.zoom = Math.min(ZOOM[1], Math.max(ZOOM[0], this.zoom * factor));
+    this.zoom = Math.min(ZOOM[1], Math.max(this.free ? ZOOM_FREE : ZOOM[0], this.zoom * factor));
     this.tell();
   }
 
@@ -95,6 +96,7 @@ export class View {
       this.azimuth *= BEYOND / ratio;
       this.elevation *= BEYOND / ratio;
     }
+    if (!this.free) this.zoom = Math.max(ZOOM[0], this.zoom);
     this.show();
     this.tell();
   }

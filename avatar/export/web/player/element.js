@@ -83,6 +83,7 @@ export class AvatarPlayer extends (globalThis.HTMLElement || Object) { // Node.j
     const { ui } = this, { manifest } = engine;
     ui.stage.style.aspectRatio = `${manifest.camera.width} / ${manifest.camera.height}`;
     ui.image.src = new URL(manifest.background, base).href;
+    ui.image.style.transform = ""; // of another avatar that was zoomed in on
     ui.stage.setAttribute("aria-label", `${manifest.name}, a talking avatar. ${HOW}`);
     ui.clips.replaceChildren(...manifest.clips.map((clip) => new Option(clip.title, clip.name)));
     ui.sliders.replaceChildren(...manifest.controls.map((control) => this.slider(control)));
@@ -149,6 +150,15 @@ export class AvatarPlayer extends (globalThis.HTMLElement || Object) { // Node.j
   /** Looks from an azimuth and elevation in degrees; the view stops softly where the avatar is not good any more. */
   look(azimuth, elevation, zoom = 1) {
     this.engine.view.set(azimuth, elevation, zoom);
+    this.aim();
+  }
+
+  /** Shows the view that was asked for; what is behind the person grows with them. */
+  aim() {
+    const { view } = this.engine, { width, height } = view.camera, [x, y] = view.place(width, height);
+    Object.assign(this.ui.image.style, {
+      transformOrigin: `${(100 * x) / width}% ${(100 * y) / height}%`, transform: view.zoom === 1 ? "" : `scale(${view.zoom})`,
+    });
     this.engine.touch("view");
   }
 
@@ -219,7 +229,7 @@ export class AvatarPlayer extends (globalThis.HTMLElement || Object) { // Node.j
     const { stage } = this.ui, change = (act) => {
       if (!this.engine) return;
       act(this.engine.view);
-      this.engine.touch("view");
+      this.aim();
     };
     let held = null;
     stage.addEventListener("pointerdown", (event) => {

@@ -43,6 +43,12 @@ export class View {
     this.zoom = Math.min(ZOOM[1], Math.max(ZOOM[0], zoom));
   }
 
+  /** The pixel of the point that views turn around, which a zoom leaves in its place. */
+  place(width, height) {
+    const { camera, pivot: [x, y, z] } = this, scale = width / camera.width;
+    return [camera.cx * scale + (x / z) * camera.focal * scale, (camera.cy * height) / camera.height + (y / z) * camera.focal * scale];
+  }
+
   /** The camera for an image of some width: rotation and translation from the world, and intrinsics in pixels. */
   at(width, height, [azimuth, elevation] = this.shown) {
     const { camera, pivot } = this, scale = width / camera.width;
@@ -50,9 +56,10 @@ export class View {
     const [sa, ca, se, ce] = [Math.sin(a), Math.cos(a), Math.sin(e), Math.cos(e)];
     const rotation = [ca, 0, sa, se * sa, ce, -se * ca, -ce * sa, se, ce * ca];
     const translation = [0, 1, 2].map((i) => pivot[i] - [0, 1, 2].reduce((sum, k) => sum + rotation[3 * i + k] * pivot[k], 0));
+    const [x, y] = this.place(width, height);
     return {
-      view: rotation, translation, width, height,
-      focal: camera.focal * scale * this.zoom, cx: camera.cx * scale, cy: (camera.cy * height) / camera.height,
+      view: rotation, translation, width, height, focal: camera.focal * scale * this.zoom,
+      cx: x + this.zoom * (camera.cx * scale - x), cy: y + this.zoom * ((camera.cy * height) / camera.height - y),
       // Never less than in the images of the training, or gaps would open in enlarged ones.
       eps2d: camera.eps2d * Math.max(1, camera.enlarged * scale) ** 2,
     };
