@@ -87,9 +87,10 @@ def _turned_frames(data: Footage) -> np.ndarray:
 @dataclass(frozen=True)
 class _Outline:
     """One frame's silhouette in head axes: per height the extent to both sides, from the axis through the head's
-    middle, in the plane that faces the camera; NaN where it is not seen.
+    middle, in the plane across the line of sight; NaN where it is not seen.
 
-    ``yaw`` is the camera's, in head axes, radians; ``skin`` [2, R] is 1 where the outline is skin and not hair.
+    ``yaw`` is that of the line of sight to the middle, in head axes, radians; ``skin`` [2, R] is 1 where the outline is
+    skin and not hair.
     """
 
     yaw: float
@@ -109,22 +110,31 @@ def _centres(data: Footage, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndar
 
 
 def _plane_points(data: Footage, index: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Head coordinates [H, W, 3] of the centres of a mask's pixels, on the plane through the head's middle."""
+    """Points [H, W, 3] that the centres of a mask's pixels show, on the plane through the head's middle.
+
+    The plane is square to the line of sight to the middle. Head axes, from the middle.
+    """
     camera = data.camera
     x, y = _centres(data, shape)
     rotation, translation = pose_at(data, index)
     middle = rotation @ np.array([0, 0, SKULL_MIDDLE]) + translation
-    world = np.stack([(x - camera.cx) / camera.focal, (y - camera.cy) / camera.focal, np.ones_like(x)], -1) * middle[2]
+    rays = np.stack([(x - camera.cx) / camera.focal, (y - camera.cy) / camera.focal, np.ones_like(x)], -1)
+    world = rays * ((middle @ middle) / (rays @ middle))[..., None]
     return (world - translation) @ rotation - np.array([0, 0, SKULL_MIDDLE])
+
+
+def _sight(data: Footage, index: int) -> float:
+    """Yaw of the line of sight to the head's middle, in head axes, radians."""
+    rotation, translation = pose_at(data, index)
+    towards = translation @ rotation + np.array([0, 0, SKULL_MIDDLE])
+    return float(np.arctan2(towards[0], towards[2]))
 
 
 def _outline(data: Footage, index: int) -> _Outline:
     masks = small_masks(data, index)
     at = _plane_points(data, index, masks["hair"].shape)
-    rotation, _ = pose_at(data, index)
-    towards = rotation.T @ np.array([0.0, 0, 1])
-    yaw = float(np.arctan2(towards[0], towards[2]))
-    reach = np.sign(at[..., 0]) * np.hypot(at[..., 0], at[..., 2])
+    yaw = _sight(data, index)
+    reach = at[..., 0] * np.cos(yaw) - at[..., 2] * np.sin(yaw)
     height = at[..., 1]
     chin = float(data.shape[152, 1])
     hair, face = masks["hair"], masks["face"]
