@@ -1,15 +1,19 @@
-"""Where a person's surfaces lie: heads beside the camera's axis."""
+"""Where a person's surfaces lie: heads beside the camera's axis, and the torso under a head that leans."""
 
 from __future__ import annotations
+
+import copy
 
 import numpy as np
 import pytest
 import torch
 
+from avatar.data import PersonDataset
 from avatar.geometry.cameras import Camera
 from avatar.geometry.se3 import axis_angle_to_matrix, matrix_to_axis_angle
 from avatar.motion import Motion
 from avatar.preprocess import bust
+from tests.person import make_person
 
 SIZE, AWAY, RADIUS = 700, 60.0, 8.0
 MIDDLE = np.array([0, 0, bust.SKULL_MIDDLE])
@@ -71,3 +75,26 @@ def test_extents_of_a_nodding_head_are_measured_across_it():
     rows = np.abs(bust.ROWS) < 5
     expected = np.sqrt(RADIUS**2 - (bust.ROWS[rows] / np.cos(np.radians(30))) ** 2)
     np.testing.assert_allclose(outline.left[rows], expected, atol=0.35)
+
+
+def test_a_torso_stays_where_it_is_when_the_head_leans(tmp_path):
+    """The reference frame may show a head that is nearer than usual, or whose distance is off."""
+    data = PersonDataset(make_person(tmp_path))
+    frame, usual = int(data.train_frames[7]), data.motion
+
+    def ridge(head: float, torso: float) -> tuple[float, float]:
+        """Depths of the ridge and of the lower neck when both were moved in the frame, centimetres."""
+        moved, there = copy.copy(data), [part.clone() for part in (usual.head_translation, usual.torso_translation)]
+        there[0][frame] *= 1 + head / there[0][frame, 2]
+        there[1][frame, 2] += torso
+        moved.motion = usual.map(head_translation=there[0], torso_translation=there[1])
+        neck, body = bust._body(moved, frame)
+        origin = float(there[0][frame, 2])
+        return origin + float(body.middle[0]), origin + float(neck.middle[-1])
+
+    still = ridge(0, 0)
+    assert still[0] == pytest.approx(62 + bust.TORSO_MIDDLE, abs=1e-4)
+    assert ridge(-1.2, 0) == pytest.approx(still, abs=0.15)
+    assert ridge(-1.2, 0)[0] == pytest.approx(still[0], abs=1e-4)
+    assert ridge(0, 0.8)[0] == pytest.approx(still[0] + 0.8, abs=1e-4)
+    assert ridge(0.8, 0.8)[0] == pytest.approx(still[0] + 0.8, abs=1e-4)
