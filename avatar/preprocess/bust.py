@@ -32,7 +32,7 @@ EAR_REACH = 1.5  # centimetres that there is nothing behind an ear, which stands
 NECK_RADIUS, NECK_FLAT = 5.7, 0.92  # half the width; depth over width
 BESIDE_CHIN = (-1.5, 1.0)  # below the chin, heights
 NECK_MIDDLE = 5.2
-TORSO_MIDDLE = 6.6  # depth of the shoulders' ridge
+TORSO_MIDDLE = 7.0  # depth of the shoulders' ridge
 HIGHEST = -3.5  # below the chin: stiff collars rise beside the jaw of a head that is held forward
 CHEST, COLLAR = 11.5, 6.0  # half the depth of the chest, and of the body at the collar
 NOTCH = 8.0  # below the chin: the notch over the breastbone, where no neckline shows it; there the chest begins ...
@@ -87,9 +87,10 @@ def _turned_frames(data: Footage) -> np.ndarray:
 @dataclass(frozen=True)
 class _Outline:
     """One frame's silhouette in head axes: per height the extent to both sides, from the axis through the head's
-    middle, in the plane that faces the camera; NaN where it is not seen.
+    middle, in the plane across the line of sight; NaN where it is not seen.
 
-    ``yaw`` is the camera's, in head axes, radians; ``skin`` [2, R] is 1 where the outline is skin and not hair.
+    ``yaw`` is that of the line of sight to the middle, in head axes, radians; ``skin`` [2, R] is 1 where the outline is
+    skin and not hair.
     """
 
     yaw: float
@@ -109,22 +110,31 @@ def _centres(data: Footage, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndar
 
 
 def _plane_points(data: Footage, index: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Head coordinates [H, W, 3] of the centres of a mask's pixels, on the plane through the head's middle."""
+    """Points [H, W, 3] that the centres of a mask's pixels show, on the plane through the head's middle.
+
+    The plane is square to the line of sight to the middle. Head axes, from the middle.
+    """
     camera = data.camera
     x, y = _centres(data, shape)
     rotation, translation = pose_at(data, index)
     middle = rotation @ np.array([0, 0, SKULL_MIDDLE]) + translation
-    world = np.stack([(x - camera.cx) / camera.focal, (y - camera.cy) / camera.focal, np.ones_like(x)], -1) * middle[2]
+    rays = np.stack([(x - camera.cx) / camera.focal, (y - camera.cy) / camera.focal, np.ones_like(x)], -1)
+    world = rays * ((middle @ middle) / (rays @ middle))[..., None]
     return (world - translation) @ rotation - np.array([0, 0, SKULL_MIDDLE])
+
+
+def _sight(data: Footage, index: int) -> float:
+    """Yaw of the line of sight to the head's middle, in head axes, radians."""
+    rotation, translation = pose_at(data, index)
+    towards = translation @ rotation + np.array([0, 0, SKULL_MIDDLE])
+    return float(np.arctan2(towards[0], towards[2]))
 
 
 def _outline(data: Footage, index: int) -> _Outline:
     masks = small_masks(data, index)
     at = _plane_points(data, index, masks["hair"].shape)
-    rotation, _ = pose_at(data, index)
-    towards = rotation.T @ np.array([0.0, 0, 1])
-    yaw = float(np.arctan2(towards[0], towards[2]))
-    reach = np.sign(at[..., 0]) * np.hypot(at[..., 0], at[..., 2])
+    yaw = _sight(data, index)
+    reach = at[..., 0] * np.cos(yaw) - at[..., 2] * np.sin(yaw)
     height = at[..., 1]
     chin = float(data.shape[152, 1])
     hair, face = masks["hair"], masks["face"]
@@ -270,7 +280,9 @@ def _body(data: Footage, frame: int) -> tuple[Sweep, Sweep]:
     shape = masks["clothes"].shape
     column = np.arange(shape[1])[None].repeat(shape[0], 0)
     at = [(v - c) / camera.focal for v, c in zip(_centres(data, shape), (camera.cx, camera.cy), strict=True)]
-    x, y = (a * (origin[2] + TORSO_MIDDLE) - o for a, o in zip(at, origin[:2], strict=True))
+    nearer = _ahead(data, frame)
+    ridge = TORSO_MIDDLE + nearer
+    x, y = (a * (origin[2] + ridge) - o for a, o in zip(at, origin[:2], strict=True))
     heights = np.arange(chin - 7, float(y.max()) + BELOW, STEP)
     neck, clothes = masks["neck"] > 0.5, masks["clothes"] > 0.5
     centre = float(np.median(x[neck])) if neck.sum() > 20 else 0.0
@@ -297,12 +309,22 @@ def _body(data: Footage, frame: int) -> tuple[Sweep, Sweep]:
     depth = gaussian_filter1d(depth, 1.0 / STEP, mode="nearest")
     bend = COLLARBONES + (2 - COLLARBONES) * smoothstep(heights, notch, notch + CHEST_FLAT)
     torso = Sweep(heights, left, right, np.full(len(heights), centre),
-                  np.full(len(heights), TORSO_MIDDLE), depth, depth * 0.95, 2.3, bend)  # fmt: skip
-    middle = NECK_MIDDLE + 0.08 * (heights - chin)
+                  np.full(len(heights), ridge), depth, depth * 0.95, 2.3, bend)  # fmt: skip
+    middle = NECK_MIDDLE + 0.08 * (heights - chin) + nearer * np.clip((heights - chin + 2) / 9, 0, 1)
     round_ = np.full(len(heights), radius)
     cylinder = Sweep(heights, round_, round_, _lean(x, y, neck, heights, chin), middle, round_ * NECK_FLAT,
                      round_ * NECK_FLAT)  # fmt: skip
     return (_cut(cylinder, heights < max(collar, chin + 1) + 4), _cut(torso, heights >= collar - 0.6))
+
+
+def _ahead(data: Footage, frame: int) -> float:
+    """Centimetres by which the head is nearer to the camera, relative to the torso, than it usually is.
+
+    A torso that hung at a fixed depth behind the head of one frame would be off by what that head leans and what its
+    distance is off. Where the torso is not tracked yet, it counts as still.
+    """
+    apart = (data.motion.head_translation - data.motion.torso_translation)[:, 2].double().numpy()
+    return float(np.median(apart[data.train_frames]) - apart[frame])
 
 
 def _collar(tops: np.ndarray, chin: float) -> float:

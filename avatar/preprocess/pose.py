@@ -25,7 +25,7 @@ from avatar.preprocess.stage import StageContext
 
 NAME = "pose"
 INPUTS = ("ingest", "track", "refine", "parse")
-VERSION = 4
+VERSION = 5
 STEADY = 0.6  # seconds over which the distance is averaged (chosen on synthetic subjects, whose distance is known)
 NOISE = 0.8  # cm: a distance that differs more from the average is a movement, and stays
 
