@@ -77,7 +77,7 @@ class NerfConfig(MethodConfig):
     """Samples of a training step, about; the number of rays follows from it."""
     patch: int = 48
     """Side of the square image parts trained on, pixels, for a frame 256 wide; it grows with the frame."""
-    gaussians: int = 8_000
+    gaussians: int = 8_400
     """Gaussians of all that the field is not: ears, sides and back of the head, neck, clothes, hanging hair; about."""
     torso: Annotated[Path | None, tyro.conf.arg(aliases=["--torso"])] = None
     """RUN folder of the method gaussian whose neck and clothes to take; default: train them with the head."""
