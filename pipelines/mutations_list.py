@@ -745,7 +745,7 @@ FREE_VIEW = (
     ),
     Mutation(
         "holes of an eroded silhouette",
-        "avatar/eval/view_quality.py",
+        "avatar/infer/view_quality.py",
         "gaps = inside & ~silhouette.solid",
         "gaps = inside & (silhouette.alpha < 0)",
         ("tests/unit/test_view_quality.py::test_a_fault_raises_its_own_number_and_no_other",),
