@@ -25,8 +25,8 @@ def load_speech(run: Path, fps: float, which: str = "auto") -> AudioToMotion:
         run: The RUN folder.
         fps: Of the avatar.
         which: ``personal``: the network trained on the person's own video. ``shared``: the one shared by all people,
-            adapted to the person where the video had audio. ``auto``: the ensemble of both, or the one that the run
-            has. ``streaming``: the shared one with at most 0.2 s of look-ahead, for audio that is still being spoken.
+            adapted to the person where the video had audio. ``auto``: the ensemble of both, with the
+            weight that the personal one stores, or the one that the run has. ``streaming``: the shared one with at most 0.2 s of look-ahead, for audio that is still being spoken.
 
     Raises:
         AvatarError: ``which`` is unknown; the run has no personal network and it was asked for; a file cannot be read;
@@ -100,9 +100,12 @@ def load_streaming(run: Path, fps: float) -> SharedSpeech:
 def _load_trained(run: Path) -> AudioToMotion:
     """The personal network, together with the shared one where training adapted it."""
     from avatar.audio2motion.ensemble import Ensemble
+    from avatar.audio2motion.personal import MOST_SHARE
     from avatar.audio2motion.shared import SharedSpeech
 
     personal = load_personal(run)
     if not (Path(run) / SHARED).is_file():
         return personal
-    return Ensemble([personal, SharedSpeech.load(Path(run) / SHARED)])
+    shared = SharedSpeech.load(Path(run) / SHARED)
+    # Equal shares are a plain mean: runs whose networks say nothing of it stay the same bit for bit.
+    return Ensemble([personal, shared], None if personal.share == MOST_SHARE else (personal.share, 1 - personal.share))
