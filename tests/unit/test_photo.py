@@ -18,7 +18,7 @@ from PIL import Image
 from avatar.assets import store as assets
 from avatar.cli.main import main
 from avatar.data.bundle import HEADER, run_folder, write_bundle
-from avatar.data.person import PersonInfo
+from avatar.data.person import PersonFolder, PersonInfo
 from avatar.data.photo import INVENTED, NOD, TURN, PhotoInfo
 from avatar.data.run import BAKED, photo_hash
 from avatar.errors import AvatarError
@@ -35,9 +35,11 @@ from avatar.motion.face_channels import CHANNELS, encode, open_lips, opening_cha
 from avatar.motion.population import landmark_basis, stand_in
 from avatar.motion.statistics import MotionStats
 from avatar.paths import file_sha256, read_json
+from avatar.preprocess import photo_ingest
 from avatar.preprocess.config import PrepareConfig
 from avatar.preprocess.landmarker import Face
 from avatar.preprocess.photo import check_photo, choose_face, direction, find_faces, is_photo, read_photo
+from avatar.preprocess.stage import StageContext
 from avatar.preprocess.upright import moved_point, quarter_turns, roll, turned
 from avatar.provenance.credentials import read
 from avatar.provenance.disclosure import DisclosureOptions
@@ -110,6 +112,25 @@ def test_a_photo_is_turned_until_the_head_is_upright(turns: int):
     assert np.array_equal(upright, photo) and moved.crop == "30,20,64"
     height, width = lies.shape[:2]
     assert moved.wanted_face == tuple(moved_point(np.array([40, 60]), width, height, back).round())
+
+
+def test_a_photo_on_its_side_is_stored_like_the_upright_one(tmp_path: Path):
+    need_landmarker()
+    picture = cv2.resize(portrait(), (420, 420), interpolation=cv2.INTER_CUBIC)
+    frames = []
+    for turns in (0, 1, 2):
+        path, out = tmp_path / f"{turns}.png", tmp_path / f"out{turns}"
+        Image.fromarray(np.ascontiguousarray(np.rot90(picture, turns))).save(path)
+        out.mkdir()
+        person = PersonFolder(tmp_path / f"{turns}.person")
+        config = PrepareConfig(size=256, face=None if turns == 0 else "1")
+        told = photo_ingest.run(StageContext(person=person, video=path, config=config), out).recording
+        said = [treatment.text for treatment in told if treatment.kind == "turned"]
+        assert said == [[], ["The photo was turned by 90 degrees to the right, so that the head is upright."],
+                        ["The photo was turned by 180 degrees, so that the head is upright."]][turns]  # fmt: skip
+        frames.append(cv2.imread(str(out / "frames" / "000000.jpg")).astype(float))
+    for frame in frames[1:]:
+        assert np.abs(frame - frames[0]).mean() < 2
 
 
 def test_everybody_in_a_group_can_be_meant():
