@@ -1,4 +1,4 @@
-"""Ensemble of speech networks: the mean of their predictions.
+"""Ensemble of speech networks: the weighted mean of their predictions.
 
 The personal network knows the person; the shared one knows voices and languages that the person's minute lacks. Their
 errors differ, so the mean follows the lips better than either (docs/notes/audio2motion.md).
@@ -19,22 +19,24 @@ from avatar.motion import Motion
 
 
 class Ensemble:
-    """The mean of several networks; implements `avatar.audio2motion.base.AudioToMotion`.
+    """The weighted mean of several networks; implements `avatar.audio2motion.base.AudioToMotion`.
 
     The first `SharedSpeech` among them also brings the lips of the mean together on p, b and m.
 
     Args:
         members: Of one frame rate.
+        shares: Weight of each; they add up to 1. None: all weigh the same.
 
     Raises:
         AvatarError: There is none, or their frame rates differ.
     """
 
-    def __init__(self, members: Sequence[AudioToMotion]) -> None:
+    def __init__(self, members: Sequence[AudioToMotion], shares: Sequence[float] | None = None) -> None:
         rates = {member.fps for member in members}
         if len(rates) != 1:
             raise AvatarError("The networks of an ensemble must have one frame rate,", why=f"not {sorted(rates)}.")
         self.members = tuple(members)
+        self.shares = None if shares is None else tuple(shares)
         self.fps = rates.pop()
         levels = [getattr(member, "voice_db", None) for member in members]
         self.voice_db: float | None = next((level for level in levels if level is not None), None)
@@ -55,6 +57,7 @@ class EnsembleStream:
 
     def __init__(self, ensemble: Ensemble) -> None:
         shared = self._shared = ensemble.shared
+        self._shares = ensemble.shares
         self._streams: list[AudioStream | SharedParts] = [
             member.open() if shared is None or member is not shared else shared.open_parts()
             for member in ensemble.members
@@ -79,9 +82,16 @@ class EnsembleStream:
         count = min(map(len, self._held))
         ready = [motion[:count] for motion in self._held]
         self._held = [motion[count:] for motion in self._held]
-        face, arkit = (torch.stack([getattr(m, name) for m in ready]).mean(0) for name in ("face", "arkit"))
+        face, arkit = (self._weighted([getattr(m, name) for m in ready]) for name in ("face", "arkit"))
         mean = ready[0].map(face=face, arkit=arkit)
         if self._shared is None:
             return mean
         closure, self._closure = self._closure[:count], self._closure[count:]
         return self._shared.close(mean, closure)
+
+    def _weighted(self, blocks: list[Tensor]) -> Tensor:
+        """[n, C] of one block [n, C] of each member."""
+        stacked = torch.stack(blocks)
+        if self._shares is None:
+            return stacked.mean(0)
+        return torch.tensordot(torch.tensor(self._shares, dtype=stacked.dtype), stacked, 1)

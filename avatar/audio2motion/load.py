@@ -25,8 +25,9 @@ def load_speech(run: Path, fps: float, which: str = "auto") -> AudioToMotion:
         run: The RUN folder.
         fps: Of the avatar.
         which: ``personal``: the network trained on the person's own video. ``shared``: the one shared by all people,
-            adapted to the person where the video had audio. ``auto``: the ensemble of both, or the one that the run
-            has. ``streaming``: the shared one with at most 0.2 s of look-ahead, for audio that is still being spoken.
+            adapted to the person where the video had audio. ``auto``: the ensemble of both, with the weight that the
+            personal one stores, or the one that the run has. ``streaming``: the shared one with at most 0.2 s of
+            look-ahead, for audio that is still being spoken.
 
     Raises:
         AvatarError: ``which`` is unknown; the run has no personal network and it was asked for; a file cannot be read;
@@ -57,7 +58,8 @@ def load_personal(run: Path) -> PersonalSpeech:
     """Load the personal network of a run.
 
     Raises:
-        AvatarError: The run has none: its video had no audio or hardly a face, or its training has not finished.
+        AvatarError: The run has none: its video had no audio or hardly a face, its lips did not follow the audio, or
+            its training has not finished.
     """
     from avatar.audio2motion.personal import PersonalSpeech
 
@@ -65,7 +67,8 @@ def load_personal(run: Path) -> PersonalSpeech:
     if not path.is_file():
         raise AvatarError(
             f"{run} cannot be driven by its own speech network: it holds no {PERSONAL}.",
-            why="Its video had no audio or hardly showed the face, or training was stopped before its last part.",
+            why="Its video had no audio, hardly showed the face, or has lips that do not follow its audio; or training "
+            "was stopped before its last part.",
             fix="Finish training with `avatar train PERSON --out RUN --resume`, or render with --speech shared.",
         )
     return PersonalSpeech.load(path)
@@ -100,9 +103,12 @@ def load_streaming(run: Path, fps: float) -> SharedSpeech:
 def _load_trained(run: Path) -> AudioToMotion:
     """The personal network, together with the shared one where training adapted it."""
     from avatar.audio2motion.ensemble import Ensemble
+    from avatar.audio2motion.personal import MOST_SHARE
     from avatar.audio2motion.shared import SharedSpeech
 
     personal = load_personal(run)
     if not (Path(run) / SHARED).is_file():
         return personal
-    return Ensemble([personal, SharedSpeech.load(Path(run) / SHARED)])
+    shared = SharedSpeech.load(Path(run) / SHARED)
+    # Equal shares are a plain mean: runs whose networks say nothing of it stay the same bit for bit.
+    return Ensemble([personal, shared], None if personal.share == MOST_SHARE else (personal.share, 1 - personal.share))

@@ -33,6 +33,7 @@ from avatar.motion.mouth import FACE, MOUTH, with_mouth
 FORMAT = "avatar-speech-1"
 _HIDDEN, _LAYERS, _KERNEL = 64, 4, 5
 REACH = _LAYERS * (_KERNEL // 2)  # frames of context on each side
+MOST_SHARE = 0.5  # of the personal network in the ensemble; the shared one is never worth less
 _TENSORS = ("input_mean", "input_std", "output_mean", "output_std", "gain", "rest")
 
 
@@ -68,6 +69,7 @@ class PersonalSpeech:
         pause: Seconds of a pause after which the person's lips close (`avatar.audio.vad`).
         report: How well it predicts parts of the video it was not trained on.
         voice_db: Level of the voice that it was trained on, dBFS; None: not known.
+        share: Weight in the ensemble with the shared network, 0 to 0.5.
     """
 
     fps: float
@@ -82,6 +84,7 @@ class PersonalSpeech:
     pause: float
     report: dict[str, Any]
     voice_db: float | None = None
+    share: float = MOST_SHARE
 
     @property
     def look_ahead(self) -> float:
@@ -113,6 +116,8 @@ class PersonalSpeech:
         }
         if self.voice_db is not None:
             metadata["voice_db"] = repr(self.voice_db)
+        if self.share != MOST_SHARE:
+            metadata["share"] = repr(self.share)
         write_safetensors(Path(path), tensors, metadata)
 
     @staticmethod
@@ -157,6 +162,9 @@ class PersonalSpeech:
             voice_db=written_number(metadata["voice_db"], f"{path}: voice_db", *VOICE_DB)
             if "voice_db" in metadata  # files of before have none
             else None,
+            share=written_number(metadata["share"], f"{path}: share", 0, MOST_SHARE)
+            if "share" in metadata
+            else MOST_SHARE,
             **{name: tensors[name].float() for name in _TENSORS},
         )
 

@@ -53,6 +53,7 @@ _LIMIT = 6.0  # standard deviations of a feature
 _MOST_ROWS = 1000  # before and after a moment, in what is read
 PAUSES = (0.4, 0.6)  # seconds after which lips close in a pause; many people breathe in through the open mouth ...
 SILENCE = 0.3  # ... and in silence
+LEVEL = -16.0  # dBFS, of voices for a person whose own is not known: -12 to -24 do as well, 40 dB below it lips shut
 EARLY = 0.16  # seconds before the sound at which lips part after a pause, where that much audio is known ...
 _WAITS = 0.2  # ... because features wait for more than this; 0.2 s before the sound a pause must still be closed
 _STREAMING_GAIN = 1.25  # rows with little look-ahead predict less movement: this restores it
@@ -137,7 +138,7 @@ class SharedPrior:
         normalizer = MouthNormalizer.of(motion.map(valid=torch.from_numpy(talking(opening, valid, motion.fps))))
         rest = torch.from_numpy(closed_mouth(channels, np.ones(len(channels)), valid)).float()
         gain = torch.full((CHANNELS,), self.gain)
-        return SharedSpeech(fps=fps, prior=self, normalizer=normalizer, rest=rest, gain=gain)
+        return SharedSpeech(fps=fps, prior=self, normalizer=normalizer, rest=rest, gain=gain, voice_db=LEVEL)
 
 
 def project(
@@ -168,7 +169,7 @@ class SharedSpeech:
         kernel: What is added instead, where there is one: it follows the person better, and brings its own gain.
         pause: Seconds of a pause after which the lips close.
         report: How well `avatar.audio2motion.shared_adaptation` did on parts that it left out.
-        voice_db: Level of the person's voice that it was adapted to, dBFS; None: not known.
+        voice_db: Level of the voice that it was adapted to, dBFS, or `LEVEL`; None: files of before do not say.
     """
 
     fps: float
@@ -188,6 +189,11 @@ class SharedSpeech:
         rows = max(self.prior.ahead, self.prior.gate(self.pause).look_ahead)
         between = 0.0 if self.fps == RATE else 1 / RATE
         return features_look_ahead(self.prior.encoder, RATE) + rows / RATE + between
+
+    @property
+    def corrected(self) -> bool:
+        """Whether the person's own speech corrects the prior."""
+        return self.correction is not None or self.kernel is not None
 
     def open(self) -> SharedStream:
         """Begin an utterance; only mouth, jaw and cheeks move."""

@@ -11,7 +11,7 @@ import torch
 
 from avatar.audio.features import FrameFeatures, features_at
 from avatar.audio2motion.kernel import fit_kernel, moments_of
-from avatar.audio2motion.pauses import choose_pause, mouth_opening
+from avatar.audio2motion.pauses import choose_pause, mouth_opening, opening_correlation
 from avatar.audio2motion.shared import PAUSES, RATE, SharedSpeech
 from avatar.io.audio import SAMPLE_RATE
 from avatar.io.listening import moments_db, voice_level
@@ -21,6 +21,9 @@ from avatar.motion.mouth import mouth_channels
 _FOLDS = 5
 _LEAST_SECONDS = 1.5  # of the face: of fewer, a fifth and the half seconds beside it may be all
 _RIDGES = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)  # seconds of speech that the prior counts for
+_LEAST_CORRELATION = 0.3  # of the opening on left-out fifths: below, the lips do not follow this audio
+_MOST_LOSS = 0.02  # of that correlation that a lesser error may cost: as much is chance
+_SHORT_SECONDS, _SHORT_ERROR = 15.0, 0.95  # in so few, a gain of some percent on the fifths is chance
 _MAX_GAIN, _GAIN_POWER = 1.5, 0.7  # all of the lost movement would exaggerate wrong guesses as well
 
 
@@ -32,18 +35,23 @@ def adapt(speech: SharedSpeech, motion: Motion, samples: np.ndarray, audio_delay
         motion: T frames, at any rate.
         samples: [N] 16 kHz mono, from frame 0 on; what comes after the track is not used.
         audio_delay_s: Seconds by which the audio comes after the video.
+
+    Returns:
+        The network corrected, at the level of this audio; as it was, but for its report, where no correction helps.
     """
     audio = _advanced(samples, audio_delay_s)[: round(len(motion) / motion.fps * SAMPLE_RATE)]
     adapted = adapt_to_features(speech, motion, features_at(speech.prior.encoder, audio, RATE))
-    return replace(adapted, voice_db=voice_level(moments_db(audio)))
+    return replace(adapted, voice_db=voice_level(moments_db(audio))) if adapted.corrected else adapted
 
 
 def adapt_to_features(speech: SharedSpeech, motion: Motion, features: FrameFeatures) -> SharedSpeech:
     """Fit the correction to features of the prior's encoder at `RATE`, in step with the track.
 
     Two corrections of what the prior misses: a ridge regression, which a web page can run, and a kernel regression,
-    which follows the lips better and speaks everywhere else. Cross-validation chooses how strongly either is held back;
-    where neither helps, or hardly a second of the face was seen, nothing is corrected.
+    which follows the lips better and speaks everywhere else. Cross-validation chooses how strongly either is held back.
+    A correction has to lessen the error on left-out fifths, in less than 15 s by a twentieth. Its lip opening has to
+    correlate there about as well as the prior's, and by 0.3 at least. Where neither correction does, as in a dubbed
+    video, or hardly a second of the face was seen, nothing is changed.
     """
     track = motion.resample(RATE)
     inputs = speech.prior.inputs(features.features)[: len(track)]
@@ -58,6 +66,7 @@ def adapt_to_features(speech: SharedSpeech, motion: Motion, features: FrameFeatu
     fit = _Regression(inputs.double().numpy()[valid], real[valid], expected[valid])
     errors = {seconds: fit.error(seconds) for seconds in (None, *_RIDGES)}
     best = min(errors, key=lambda key: errors[key])
+    best = best if fit.is_better(fit.left_out(best)) else None
     unseen = fit.left_out(best)
     linear_gain = _gain(fit.real, unseen)
     moments = moments_of(inputs, speech.prior.behind, speech.prior.ahead)
@@ -65,13 +74,16 @@ def adapt_to_features(speech: SharedSpeech, motion: Motion, features: FrameFeatu
         moments, real - expected, valid, RATE, lambda unseen: fit.error_of(expected[valid] + unseen)
     )  # fmt: skip
     better = expected[valid] + kernel.unseen
-    use_kernel = fit.error_of(better) < errors[best]
+    use_kernel = fit.error_of(better) < errors[best] and fit.is_better(better)
     gain = _gain(fit.real, better) if use_kernel else linear_gain
     unseen = better if use_kernel else unseen
     middle = speech.normalizer.bias.numpy()
     gates = {pause: speech.prior.gate(pause).judge(features.energy)[1][: len(track)][valid] for pause in PAUSES}
     pause = choose_pause(middle + gain * (unseen - middle), fit.real, speech.rest.numpy(), gates)
     report |= {"ridge": best, "error": round(fit.error_of(unseen) / errors[None], 3)}
+    report["opening_correlation"] = round(opening_correlation(unseen, fit.real), 3)
+    if best is None and not use_kernel:
+        return replace(base, report=report)
     return replace(
         base,
         correction=None if best is None else torch.from_numpy(fit.solve(np.ones(len(fit.x), bool), best)).float(),
@@ -128,6 +140,14 @@ class _Regression:
         opening = mouth_opening(self.real)
         missed = np.square(mouth_opening(channels) - opening).mean() / (opening.var() + 1e-6)
         return float(errors + missed)
+
+    def is_better(self, channels: np.ndarray) -> bool:
+        """Tell whether channels [T, CHANNELS] of left-out fifths follow the lips, and better than the prior."""
+        most = _SHORT_ERROR if len(self.x) < _SHORT_SECONDS * RATE else 1.0
+        if self.error_of(channels) >= most * self.error_of(self.expected):
+            return False
+        least = opening_correlation(self.expected, self.real) - _MOST_LOSS
+        return opening_correlation(channels, self.real) >= max(_LEAST_CORRELATION, least)
 
 
 def _advanced(samples: np.ndarray, seconds: float) -> np.ndarray:

@@ -52,7 +52,8 @@ class Controls:
     blink: Annotated[Repeated, tyro.conf.arg(metavar="RATE[@TIME]")] = ()
     """Blinks per minute, 0 for none, or own."""
     gaze: Annotated[Repeated, tyro.conf.arg(metavar="GAZE[@TIME]")] = ()
-    """Where the eyes look: X,Y in degrees in the head (to the person's left and up), camera, or free."""
+    """Where the eyes look: X,Y in degrees in the head (to the person's left and up), camera, or free. Eyes stop at 30
+    degrees aside and at 25 up or down."""
     style: Path | None = None
     """Move lips, brows and head as far as the person of another RUN, motion file or video does."""
     idle: float = 0.0

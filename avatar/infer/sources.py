@@ -38,7 +38,7 @@ class AudioFile:
     Attributes:
         path: The file.
         track: The audio track, as it was asked for.
-        voice_db: Level of the voice, dBFS; None where no voice is heard.
+        voice_db: Level of the voice, dBFS; None where there is none, see `avatar.io.tracks.AudioChoice`.
 
     Raises:
         AvatarError: It cannot be read, has no audio, or no such track.
@@ -90,7 +90,10 @@ def voice_warning(path: Path, track: int | None = None) -> str:
     if choice.content is AudioContent.NOISE:
         return f"No voice is heard in {place}, only noise or music: the mouth hardly moves. Check the recording."
     if choice.content is AudioContent.SOUND:
-        return f"No voice is heard in {place}: the lips follow other sounds, or stay closed. Check the recording."
+        return (
+            f"No voice with a pitch was found in {place}: lips follow a whisper, and may follow music and noises. "
+            "Check the recording."
+        )
     return ""
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from avatar import log
 from avatar.errors import AvatarError
 
 if TYPE_CHECKING:
@@ -48,15 +50,30 @@ class Hibari:
         return {name: str(about["language"])[:2].lower() for name, about in VOICES.items()}
 
     def speak(self, text: str) -> Iterator[np.ndarray]:
-        """Say a text, a sentence at a time. The first text loads the voice."""
+        """Say a text, a sentence at a time. The first text loads the voice.
+
+        Words of other scripts that it leaves out are named by a warning, if it says something else of the text.
+        """
         try:
-            yield from self._loaded().stream(text, seed=0)
+            left_out = None
+            for piece in self._loaded().stream(text, seed=0):
+                if left_out is None and len(piece):
+                    left_out = self._left_out(text)
+                    if left_out:
+                        log.warn(f"the voice '{self._voice}' leaves out what it cannot read: {', '.join(left_out)}.")
+                yield piece
         except IndexError as error:  # of numbers of 37 digits and more, whose names hibari does not know
             raise AvatarError("hibari cannot read the text aloud.", why="A number in it may be too long.") from error
         except RuntimeError as error:
             raise AvatarError(
                 f"The voice '{self._voice}' cannot be had:", why=str(error), fix=f"Use --voice {DEFAULT_VOICE}."
             ) from None
+
+    def _left_out(self, text: str) -> list[str]:
+        """Words, or parts of words, of other scripts of which it says nothing, each once."""
+        engine = self._loaded()
+        words = "".join(c if _is_foreign(c) else " " for c in text).split()
+        return [word for word in dict.fromkeys(words) if not engine.ids(engine.g2p(word) or "")[1:-1]]
 
     def _loaded(self) -> hibari.Hibari:
         """The engine, which is loaded once: that takes half a second, and agents say many texts."""
@@ -66,3 +83,9 @@ class Hibari:
             if self._engine is None:
                 self._engine = hibari.Hibari(self._voice)
             return self._engine
+
+
+def _is_foreign(character: str) -> bool:
+    """Whether a character is part of a word in another script than the Latin one."""
+    kind = unicodedata.category(character)[0]  # L, M, N: letters, their marks, digits
+    return kind in "LMN" and not character.isascii() and not unicodedata.name(character, "").startswith("LATIN")

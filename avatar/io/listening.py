@@ -23,6 +23,8 @@ _MOST_CHANNELS = 16
 _SILENT_DB = -60.0  # dBFS in every tenth of a second: below the hiss of any microphone
 _VOICE_SHARE = 0.01  # of the audible time with a gliding pitch; noise, hum and chords have 0.00, speech 0.07 to 0.6
 _AUDIBLE_BELOW = 30.0  # dB below the loudest moments
+# Of the audible time with a pitch that goes on: whispers and speech in noise have 0.00 to 0.04, music 0.14 to 0.86.
+_HELD_SHARE = 0.08
 _CHANGING_DB = 8.0  # between loud and quiet moments; noise and hum have 3
 _PITCH = (70.0, 400.0)  # hertz
 _PERIODIC = 0.5  # autocorrelation that a pitch has
@@ -206,6 +208,27 @@ def voice_level(levels: Float[np.ndarray, " n"]) -> float | None:
     return float(np.percentile(levels[audible], _LOUD_SHARE)) if audible.any() else None
 
 
+def level_to_match(places: Sequence[np.ndarray], content: AudioContent) -> float | None:
+    """Find the level in dBFS at which somebody speaks in samples; None where it may be nobody.
+
+    Without a gliding pitch somebody may whisper, or speak in noise. What changes and holds no pitch is taken for that;
+    music has notes.
+
+    Args:
+        places: Samples [n] of several places, at 16 kHz.
+        content: What :func:`audio_content` judges them to be.
+    """
+    if content is AudioContent.SOUND:
+        parts = [_pitch(frames) for samples in places for frames in _frames(samples)]
+        level, period = (np.concatenate(values) for values in zip(*parts, strict=True))
+        audible = level > max(_SILENT_DB, np.percentile(level, 98) - _AUDIBLE_BELOW)
+        if _held(period)[audible].mean() >= _HELD_SHARE:
+            return None
+    elif content is not AudioContent.VOICE:
+        return None
+    return voice_level(np.concatenate([moments_db(place) for place in places]))
+
+
 def _frames(samples: np.ndarray) -> Iterator[np.ndarray]:
     """Frames [m, 640] of blocks of ten seconds."""
     for start in range(0, len(samples), 10 * RATE):
@@ -241,13 +264,26 @@ def _pitch(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return level, np.where((top > _PERIODIC) & (level > _SILENT_DB - 5), period, np.nan)
 
 
+def _runs(period: np.ndarray) -> np.ndarray:
+    """First frame and end [n, 2] of the stretches where a pitch [m] goes on smoothly, as long as a syllable or more."""
+    smooth = np.abs(np.diff(period, prepend=np.nan)) < _SMOOTH_STEP
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], smooth, [False]]))).reshape(-1, 2)
+    return edges[edges[:, 1] - edges[:, 0] >= _GLIDE_FRAMES[0]]
+
+
+def _held(period: np.ndarray) -> np.ndarray:
+    """Where a pitch [m] goes on smoothly, whether it glides or stands still."""
+    result = np.zeros(len(period), bool)
+    for begin, end in _runs(period):
+        result[begin:end] = True
+    return result
+
+
 def _glides(period: np.ndarray) -> np.ndarray:
     """Where a pitch [m] goes on smoothly, without standing still, as long as a syllable or a phrase."""
-    smooth = np.abs(np.diff(period, prepend=np.nan)) < _SMOOTH_STEP
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], smooth, [False]])))
     result = np.zeros(len(period), bool)
-    for begin, end in edges.reshape(-1, 2):
-        if _GLIDE_FRAMES[0] <= end - begin <= _GLIDE_FRAMES[1]:
+    for begin, end in _runs(period):
+        if end - begin <= _GLIDE_FRAMES[1]:
             mean = np.convolve(period[begin:end], np.ones(4) / 4, "valid")  # chords make it tremble
             result[begin:end] = np.ptp(mean) > _GLIDE
     return result

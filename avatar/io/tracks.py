@@ -17,8 +17,7 @@ from avatar.io.listening import (
     audio_content,
     channel_to_take,
     excerpts,
-    moments_db,
-    voice_level,
+    level_to_match,
 )
 from avatar.io.media import Treatment, open_media
 
@@ -88,7 +87,8 @@ class AudioChoice:
         channel: The only channel that is listened to, from 0; None: all, mixed.
         content: What it carries; None where nobody listened.
         treatments: Which track and which channel were taken and why, where there was a choice.
-        voice_db: Level of the voice, dBFS; None where there is no voice, or nobody listened.
+        voice_db: Level of the voice, or of what may be a whisper or speech in noise, dBFS; None where there is neither,
+            or nobody listened.
     """
 
     index: int
@@ -155,9 +155,8 @@ def _choose_audio(
             told.append(_told_channel(best, channel))
         number = [s.index for s in tracks].index(best.index)
         level = None
-        if listen and kinds.get(best.index) is AudioContent.VOICE:
-            heard = _taken(places[best.index], channel)
-            level = voice_level(np.concatenate([moments_db(place) for place in heard]))
+        if listen and best.index in kinds:
+            level = level_to_match(_taken(places[best.index], channel), kinds[best.index])
         return AudioChoice(number, channel, kinds.get(best.index), tuple(told), level)
 
 

@@ -24,7 +24,8 @@ from avatar.motion.statistics import MotionStats
 
 MotionEdit = Callable[[Motion, Tensor], Motion]  # (block, seconds [T] of its frames) -> block
 
-GAZE_LIMITS = (math.radians(30), math.radians(25))  # yaw, pitch: further, people turn their head
+EYES_TURN = (30, 25)  # degrees aside, and up or down: further, people turn their head
+GAZE_LIMITS = (math.radians(EYES_TURN[0]), math.radians(EYES_TURN[1]))  # yaw, pitch
 BREATHS_PER_MINUTE = 14.0
 BREATH = 0.12  # centimetres that the chest rises and falls about its mean; the head goes half as far
 _MOUTH, _LIPS = list(MOUTH), list(LIP_CHANNELS)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from avatar.checks import Record, number
 from avatar.errors import AvatarError
+from avatar.motion.edits import EYES_TURN
 from avatar.motion.emotion import Mix
 from avatar.paths import read_json
 
@@ -80,7 +81,13 @@ def number_of(control: str, low: float, high: float) -> Callable[[str], float]:
 
 
 def gaze_of(text: str) -> tuple[float, float] | str:
-    """Read ``X,Y`` in degrees, ``camera`` or ``free``."""
+    """Read ``X,Y`` in degrees, ``camera`` or ``free``.
+
+    Up to 45 degrees are read, as far as directions of a pointer go; eyes stop at `EYES_TURN`.
+
+    Raises:
+        AvatarError: It is something else, or further.
+    """
     if text in ("camera", "free"):
         return text
     try:
@@ -89,7 +96,9 @@ def gaze_of(text: str) -> tuple[float, float] | str:
         x = y = math.nan
     if not (abs(x) <= 45 and abs(y) <= 45):
         raise AvatarError(
-            f"gaze {text!r} is not understood.", fix="Give X,Y in degrees (left and up are positive), camera or free."
+            f"gaze {text!r} is not understood.",
+            why=f"Eyes turn by {EYES_TURN[0]} degrees to the side at most, and by {EYES_TURN[1]} up or down.",
+            fix="Give X,Y in degrees (left and up are positive), camera or free.",
         )
     return x, y
 

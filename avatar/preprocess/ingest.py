@@ -40,6 +40,7 @@ VERSION = 5
 
 MIN_SECONDS = 5.0
 MIN_RATE = 5  # frames per second: with fewer, no movement of lips is seen
+LEAST_COMMON = 3.0  # seconds of video with audio: of less, lips learn nothing
 SILENCE = 10 ** (-60 / 20)  # audio that never gets louder than this is silent
 OUTSIDE = 0.05  # face heights by which a face may reach out of the user's square
 CROP_FACES = 2.5  # side of the crop in face heights (forehead to chin)
@@ -120,7 +121,25 @@ def check_source(video: Path, config: PrepareConfig) -> VideoInfo:
             fix="Give a video with audio, or pass --no-audio to learn the looks and the motion only.",
             see="the-video-has-no-audio",
         )
+    check_delay(info, config)
     return info
+
+
+def check_delay(info: VideoInfo, config: PrepareConfig) -> None:
+    """Refuse an audio delay that leaves less than 3 s, and less than half of the video, with audio.
+
+    Raises:
+        AvatarError: It does.
+    """
+    if not config.audio or config.audio_delay_s == "auto":
+        return
+    left = info.duration - abs(config.audio_delay_s)
+    if left < min(LEAST_COMMON, info.duration / 2):
+        raise AvatarError(
+            f"--audio-delay-s {config.audio_delay_s:g} leaves {max(0.0, left):.1f} s of {info.path} with audio;",
+            why=f"the video is {info.duration:.1f} s long, and {LEAST_COMMON:g} s teach a little.",
+            fix="Give the delay in seconds, not in milliseconds, or auto to measure it.",
+        )
 
 
 def read_source(path: Path, config: PrepareConfig) -> VideoInfo:

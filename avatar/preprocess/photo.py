@@ -12,6 +12,7 @@ from avatar.errors import AvatarError
 from avatar.io.images import PHOTO_MARKS, announced_size, read_rgb
 from avatar.io.media import Treatment
 from avatar.preprocess.config import PrepareConfig
+from avatar.preprocess.upright import head_rotation, roll
 
 if TYPE_CHECKING:
     from avatar.preprocess.landmarker import Face
@@ -21,6 +22,7 @@ OTHERS = (".heic", ".heif", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".jxl")  
 LEAST_FACE = 128  # pixels from forehead to chin
 MOST_TURNED = 25.0  # degrees: beyond, one half of the face is not there
 MOST_NODDED = 25.0
+MOST_TILTED = 30.0
 SEARCHED = 1280  # pixels of the longer side at which faces are looked for
 COUNTS = 0.35  # of the largest face's height: smaller ones are bystanders
 FAR = 0.5  # face heights from a given point to the box of the face that it means: others may stand beside it
@@ -137,11 +139,9 @@ def choose_face(path: Path, faces: Sequence[Face], config: PrepareConfig) -> Fac
         config: ``face`` chooses for the user.
 
     Raises:
-        AvatarError: There is no face, or several could be meant, or it is too small or turned too far.
+        AvatarError: There is no face, or several could be meant, or it is too small, or turned or tilted too far.
     """
-    if not faces:
-        raise AvatarError(f"No face was found in {path}.", fix="Give a photo that shows one face well, from the front.")
-    face = _wanted(path, faces, config)
+    face = meant_face(path, faces, config)
     if face.height < LEAST_FACE:
         raise AvatarError(
             f"The face in {path} is only {face.height:.0f} pixels high;",
@@ -157,10 +157,27 @@ def choose_face(path: Path, faces: Sequence[Face], config: PrepareConfig) -> Fac
             f"The face in {path} is turned by {way};", why=f"up to {MOST_TURNED:.0f} can be used.",
             fix="Give a photo from the front.",
         )  # fmt: skip
+    if abs(tilt := roll(face)) > MOST_TILTED:
+        raise AvatarError(
+            f"The head in {path} is tilted by {abs(tilt):.0f} degrees;", why=f"up to {MOST_TILTED:.0f} can be used.",
+            fix="Turn the photo so that the head is upright.",
+        )  # fmt: skip
     return face
 
 
-def _wanted(path: Path, faces: Sequence[Face], config: PrepareConfig) -> Face:
+def meant_face(path: Path, faces: Sequence[Face], config: PrepareConfig) -> Face:
+    """Choose the face that is meant, whatever can be made of it.
+
+    Args:
+        path: The photo, for the errors.
+        faces: The faces in it, largest first.
+        config: ``face`` chooses for the user.
+
+    Raises:
+        AvatarError: There is no face, or several could be meant.
+    """
+    if not faces:
+        raise AvatarError(f"No face was found in {path}.", fix="Give a photo that shows one face well, from the front.")
     wanted = config.wanted_face
     in_order = sorted(faces, key=lambda face: tuple(face.centre))
     listed = ", ".join("one at {:.0f},{:.0f} ({:.0f} pixels high)".format(*f.centre, f.height) for f in in_order)
@@ -190,12 +207,5 @@ def _outside(face: Face, point: tuple[int, int]) -> float:
 
 def direction(face: Face) -> tuple[float, float]:
     """Degrees by which a face is turned to the image's right and up, from the depth of its landmarks."""
-    from avatar.assets.canonical_face import canonical_face
-    from avatar.preprocess.bundle import similarity
-    from avatar.preprocess.head_fit import canonical_in_head_axes, rigid_points
-
-    canonical = canonical_in_head_axes(canonical_face()[0])
-    points = rigid_points(canonical)
-    rotation = similarity(canonical[points], face.landmarks[points].astype(np.float64), np.ones(len(points)))[1]
-    x, y, z = rotation @ [0.0, 0.0, -1.0]  # where the face looks; y points down
+    x, y, z = head_rotation(face) @ [0.0, 0.0, -1.0]  # where the face looks; y points down
     return float(np.degrees(np.arctan2(x, -z))), float(np.degrees(np.arctan2(-y, np.hypot(x, z))))

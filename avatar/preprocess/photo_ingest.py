@@ -12,13 +12,15 @@ from avatar.errors import AvatarError
 from avatar.io.images import resize, write_jpeg
 from avatar.io.media import Treatment
 from avatar.paths import file_sha256
+from avatar.preprocess.config import PrepareConfig
 from avatar.preprocess.ingest import Crop, crop_treatments, fits, frame_head, working_size
-from avatar.preprocess.photo import choose_face, find_faces, read_photo
+from avatar.preprocess.photo import choose_face, find_faces, meant_face, read_photo
 from avatar.preprocess.stage import StageContext
+from avatar.preprocess.upright import quarter_turns, turned
 
 NAME = "ingest"
 INPUTS: tuple[str, ...] = ()
-VERSION = 2
+VERSION = 3
 FPS = 25.0  # of what is rendered
 QUALITY = 98
 
@@ -27,6 +29,9 @@ def options(ctx: StageContext) -> dict[str, Any]:
     """What the result depends on."""
     config = ctx.config
     return {"photo": file_sha256(ctx.video), "size": config.size, "face": config.face, "crop": config.crop}
+
+
+_TURNS = {1: "90 degrees to the left", 2: "180 degrees", 3: "90 degrees to the right"}
 
 
 def run(ctx: StageContext, out: Path) -> IngestResult:
@@ -38,14 +43,15 @@ def run(ctx: StageContext, out: Path) -> IngestResult:
     """
     config = ctx.config
     image, colours = read_photo(ctx.video)
-    height, width = image.shape[:2]
-    face = choose_face(ctx.video, find_faces(image, isinstance(config.wanted_face, tuple)), config)
+    _check_crop(config, image)
+    faces = find_faces(image, isinstance(config.wanted_face, tuple))
+    seen = meant_face(ctx.video, faces, config) if faces else None
+    if turns := quarter_turns(image, seen):
+        image, config = turned(image, turns, config, seen)
+        faces = find_faces(image, isinstance(config.wanted_face, tuple))
+        colours.append(Treatment("turned", f"The photo was turned by {_TURNS[turns]}, so that the head is upright."))
+    face, (height, width) = choose_face(ctx.video, faces, config), image.shape[:2]
     if (square := config.square) is not None:
-        if square.x + square.side > width or square.y + square.side > height:
-            raise AvatarError(
-                f"--crop {config.crop} reaches out of the photo;", why=f"it is {width}x{height} pixels.",
-                fix="Give the left and upper edge of a square inside it, and its side.",
-            )  # fmt: skip
         fits(face.box[None], face.height, config)
         head = Crop(*square)
     else:
@@ -62,3 +68,14 @@ def run(ctx: StageContext, out: Path) -> IngestResult:
         face_height=round(face.height, 1), face=(round(x), round(y), round(face.height)), recording=told,
         photo=file_sha256(ctx.video),
     )  # fmt: skip
+
+
+def _check_crop(config: PrepareConfig, image: np.ndarray) -> None:
+    """Refuse a square that is not within the photo."""
+    height, width = image.shape[:2]
+    square = config.square
+    if square is not None and (square.x + square.side > width or square.y + square.side > height):
+        raise AvatarError(
+            f"--crop {config.crop} reaches out of the photo;", why=f"it is {width}x{height} pixels.",
+            fix="Give the left and upper edge of a square inside it, and its side.",
+        )  # fmt: skip

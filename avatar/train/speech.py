@@ -42,6 +42,8 @@ def train_speech(
 ) -> None:
     """Fit a personal speech network, and adapt the shared model to the person, offline and streaming.
 
+    A personal network that does not follow the lips on parts left out is not kept where there is a prior.
+
     Args:
         data: The person.
         folder: RUN folder, which holds the training motion.
@@ -67,18 +69,36 @@ def train_speech(
         return
     motion = _tracked_motion(data)[: data.test_start]
     samples, delay = load_audio(data.audio_path), data.info.audio_delay_s
+    personal = None
     try:
-        train_personal(motion, samples, speech_encoder(encoder), delay, seed=seed).save(folder / PERSONAL)
+        personal = train_personal(motion, samples, speech_encoder(encoder), delay, seed=seed)
     except TooLittleFace as error:
         if prior is None:  # then nothing would drive the lips
             raise
         log.warn(f"the speech network shared by all people will drive this avatar: {error}")
+    if personal is not None and (prior is None or personal.share > 0):
+        personal.save(folder / PERSONAL)
+    else:
+        (folder / PERSONAL).unlink(missing_ok=True)
     if prior is None:
         return
     part = first_seen(motion, round(ADAPTING_SECONDS * data.fps))
-    adapt(prior.person(motion, data.fps), part, samples, delay).save(folder / SHARED)
+    adapted = adapt(prior.person(motion, data.fps), part, samples, delay)
+    adapted.save(folder / SHARED)
+    if personal is not None and personal.share == 0:
+        log.warn(_says_useless(personal.report["opening_correlation"], adapted.corrected))
     part = first_seen(motion, round(STREAMING_SECONDS * data.fps))
     adapt(prior.streaming().person(motion, data.fps), part, samples, delay).save(folder / STREAMING)
+
+
+def _says_useless(correlation: float, corrected: bool) -> str:
+    """Say that the personal network is not used, and why that may be."""
+    text = f"lips and audio go together too little to teach a speech network (correlation {correlation:.2f}): "
+    if corrected:
+        return text + "the speech network shared by all people, adapted to this person, will drive this avatar."
+    return text + (
+        "the speech network shared by all people will drive this avatar. Check that this person speaks in the audio."
+    )
 
 
 def first_seen(motion: Motion, frames: int) -> Motion:

@@ -302,6 +302,7 @@ def test_options_become_spans():
     for control, text, word in (
         ("lip-scale", "2@bye", "No words"), ("lip-scale", "4", "from 0 to 3"), ("lip-scale", "loud", "number"),
         ("blink", "-2", "from 0 to 60"), ("gaze", "left", "camera"), ("gaze", "80,0", "camera"),
+        ("gaze", "80,0", "by 30 degrees to the side at most, and by 25"),
         ("pose-scale", "nan", "number"), ("lip-scale", "1@3-2", "before"), ("emotion", "glad@1-2", "Known are"),
     ):  # fmt: skip
         with pytest.raises(AvatarError, match=word):

@@ -652,7 +652,7 @@ def test_a_run_keeps_the_prior_that_was_chosen(voiced: bool, tmp_path: Path, mon
     write_sound(person.audio_path, 4.0)
     for name in ("person", "run"):
         talking()[0][:90].save(tmp_path / name / "motion.safetensors")
-    own = SimpleNamespace(save=lambda path: None)
+    own = SimpleNamespace(save=lambda path: None, share=0.5)
     monkeypatch.setattr("avatar.audio2motion.personal_training.train_personal", lambda *_, **__: own)
     prior = load_prior(tmp_path / "mine.safetensors")
     train_speech(person, tmp_path / "run", prior, encoder="mel", seed=0, keep=True)

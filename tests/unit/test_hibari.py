@@ -33,9 +33,15 @@ class Engine:
     def stream(self, text: str, seed: int) -> Iterator[np.ndarray]:
         if max(map(len, text.split())) > 36:
             raise IndexError("list index out of range")
-        if not text.isascii():
-            return
-        yield from (np.ones(len(word), np.float32) for word in text.split())
+        yield from (np.ones(len(word), np.float32) for word in text.split() if word.isascii())
+
+    @staticmethod
+    def g2p(word: str) -> str:
+        return "" if word == "世界" else word
+
+    @staticmethod
+    def ids(phonemes: str) -> list[int]:
+        return [0, *(ord(c) for c in phonemes if c.isascii() or c == "π"), 0]
 
 
 @pytest.fixture(autouse=True)
@@ -75,3 +81,29 @@ def test_a_voice_that_cannot_be_had_is_tried_again(monkeypatch: pytest.MonkeyPat
         list(voice.speak("Hello"))
     monkeypatch.setattr(Engine, "broken", False)
     assert list(map(len, voice.speak("Hello"))) == [5]
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("Hello こんにちは 世界 . Good 世界 bye", "こんにちは, 世界."),
+        ("Meet Иван at नमस्ते", "Иван, नमस्ते."),
+        ("π of a café, naïve", ""),
+        ("Hello you", ""),
+    ],
+)
+def test_words_that_are_left_out_are_named_once(
+    text: str, named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """The rest of the text is said; in the engine here, words that are no ASCII yield nothing."""
+    say(text, tmp_path / "a.wav")
+    warned = " ".join(capsys.readouterr().err.split())
+    assert warned.count("leaves out") == bool(named) and named in warned
+
+
+def test_a_text_of_which_nothing_is_said_is_refused_without_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    with pytest.raises(AvatarError, match="can say nothing"):
+        say("你好 世界", tmp_path / "a.wav")
+    assert not capsys.readouterr().err

@@ -6,6 +6,7 @@ import wave
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -268,6 +269,20 @@ def test_the_crop_keeps_clear_of_other_faces_where_it_can() -> None:
 def test_places_outside_the_picture_are_refused(options: dict[str, str], words: str) -> None:
     with pytest.raises(AvatarError, match=words):
         ingest.check_place(video_of(), PrepareConfig(**options))
+
+
+@pytest.mark.parametrize("delay", [600.0, -600.0, 4.0, -2.6])
+def test_a_delay_that_leaves_hardly_any_audio_is_refused(delay: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = replace(video_of(), duration=5)
+    monkeypatch.setattr(ingest, "read_source", lambda *_: info)
+    with pytest.raises(AvatarError, match=r"s of v.mp4 with audio.*the video is 5.0 s long"):
+        ingest.check_source(info.path, PrepareConfig(audio_delay_s=delay))
+
+
+@pytest.mark.parametrize("delay", [1.9, -1.9, 0.2, "auto"])
+def test_a_delay_that_leaves_seconds_of_audio_is_taken(delay: Any) -> None:
+    ingest.check_delay(replace(video_of(), duration=5), PrepareConfig(audio_delay_s=delay))
+    ingest.check_delay(video_of(), PrepareConfig(audio_delay_s=600.0, audio=False))
 
 
 def test_places_inside_the_picture_are_taken() -> None:

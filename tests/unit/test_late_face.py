@@ -59,7 +59,8 @@ def test_streaming_lips_learn_from_the_first_seconds_with_a_face(
     """A title of four seconds, and streaming lips that take four seconds."""
     monkeypatch.setattr(training, "STREAMING_SECONDS", 4.0)
     monkeypatch.setattr(
-        "avatar.audio2motion.personal_training.train_personal", lambda *_, **__: SimpleNamespace(save=lambda path: None)
+        "avatar.audio2motion.personal_training.train_personal",
+        lambda *_, **__: SimpleNamespace(save=lambda path: None, share=0.5),
     )
     for name in ("person", "run"):
         (tmp_path / name).mkdir()

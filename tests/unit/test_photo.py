@@ -18,7 +18,7 @@ from PIL import Image
 from avatar.assets import store as assets
 from avatar.cli.main import main
 from avatar.data.bundle import HEADER, run_folder, write_bundle
-from avatar.data.person import PersonInfo
+from avatar.data.person import PersonFolder, PersonInfo
 from avatar.data.photo import INVENTED, NOD, TURN, PhotoInfo
 from avatar.data.run import BAKED, photo_hash
 from avatar.errors import AvatarError
@@ -35,9 +35,12 @@ from avatar.motion.face_channels import CHANNELS, encode, open_lips, opening_cha
 from avatar.motion.population import landmark_basis, stand_in
 from avatar.motion.statistics import MotionStats
 from avatar.paths import file_sha256, read_json
+from avatar.preprocess import photo_ingest
 from avatar.preprocess.config import PrepareConfig
 from avatar.preprocess.landmarker import Face
 from avatar.preprocess.photo import check_photo, choose_face, direction, find_faces, is_photo, read_photo
+from avatar.preprocess.stage import StageContext
+from avatar.preprocess.upright import moved_point, quarter_turns, roll, turned
 from avatar.provenance.credentials import read
 from avatar.provenance.disclosure import DisclosureOptions
 from avatar.train.photo import photo_cone
@@ -47,13 +50,17 @@ from tests.person import canonical_shape, make_person, person_info
 PHOTO = "cd" * 32
 
 
-def face(x: float = 300, y: float = 300, height: float = 300, yaw: float = 0.0, pitch: float = 0.0) -> Face:
-    """Landmarks of the canonical face, turned by degrees to the image's right and up."""
+def face(
+    x: float = 300, y: float = 300, height: float = 300, yaw: float = 0.0, pitch: float = 0.0, tilt: float = 0.0
+) -> Face:
+    """Landmarks of the canonical face, turned by degrees to the image's right and up, and tilted clockwise."""
     need_landmarker()
     a, b = np.radians(-yaw), np.radians(-pitch)
     about_y = np.array([[np.cos(a), 0, np.sin(a)], [0, 1, 0], [-np.sin(a), 0, np.cos(a)]])
     about_x = np.array([[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]])
-    points = canonical_shape() @ (about_y @ about_x).T
+    c = np.radians(tilt)
+    about_z = np.array([[np.cos(c), -np.sin(c), 0], [np.sin(c), np.cos(c), 0], [0, 0, 1]])
+    points = canonical_shape() @ (about_z @ about_y @ about_x).T
     points *= height / max(np.ptp(points[:, 0]), np.ptp(points[:, 1]))
     points -= (points.min(0) + points.max(0)) / 2
     return Face(landmarks=(points + [x, y, 0]).astype(np.float32), arkit=np.zeros(52, np.float32))
@@ -65,6 +72,8 @@ def face(x: float = 300, y: float = 300, height: float = 300, yaw: float = 0.0, 
 def test_direction_of_a_face():
     assert direction(face(yaw=20))[0] == pytest.approx(20, abs=0.5)
     assert direction(face(pitch=12))[1] == pytest.approx(12, abs=0.5)
+    for tilt in (0, 20, -90, 170):
+        assert roll(face(tilt=tilt)) == pytest.approx(tilt, abs=0.5)
 
 
 def test_whose_avatar_it_is():
@@ -78,12 +87,50 @@ def test_whose_avatar_it_is():
     assert cheek.box[0] < left.box[2] and choose_face(path, [left, cheek], replace(config, face="560,320")) is cheek
     for faces, chosen, words in (
         ([], None, "No face"), ([alone, other], None, "There are 2 faces"), ([face(height=120)], None, "120 pixels"),
+        ([face(tilt=-38)], None, "tilted by 38 degrees"),
         ([face(yaw=31)], None, "31 degrees to the side"), ([face(pitch=-34)], None, "34 degrees down"),
         ([alone, other], "3", "no face 3"), ([alone, other], "5000,10", "no face near"),
         ([alone], "700,300", "no face near"),  # the next person's place, who was not found
     ):  # fmt: skip
         with pytest.raises(AvatarError, match=words):
             choose_face(path, faces, replace(config, face=chosen))
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_a_photo_is_turned_until_the_head_is_upright(turns: int):
+    """As a photo that lies there; it is wider than high, so that the sides can be told apart."""
+    need_landmarker()
+    picture = cv2.resize(portrait(), (420, 420), interpolation=cv2.INTER_CUBIC)
+    photo = np.pad(picture, ((0, 0), (0, 80), (0, 0)), mode="edge")
+    lies = np.ascontiguousarray(np.rot90(photo, turns))
+    seen = (find_faces(lies) or [None])[0]
+    back = -turns % 4
+    assert quarter_turns(lies, seen) == back and quarter_turns(lies, None) == back
+    x, y = moved_point(np.array([30, 20]), 500, 420, turns) - moved_point(np.array([0, 0]), 64, 64, turns)
+    config = PrepareConfig(face="5,5", crop=f"{int(x)},{int(y)},64")
+    upright, moved = turned(lies, back, config, face(40, 60))
+    assert np.array_equal(upright, photo) and moved.crop == "30,20,64"
+    height, width = lies.shape[:2]
+    assert moved.wanted_face == tuple(moved_point(np.array([40, 60]), width, height, back).round())
+
+
+def test_a_photo_on_its_side_is_stored_like_the_upright_one(tmp_path: Path):
+    need_landmarker()
+    picture = cv2.resize(portrait(), (420, 420), interpolation=cv2.INTER_CUBIC)
+    frames = []
+    for turns in (0, 1, 2):
+        path, out = tmp_path / f"{turns}.png", tmp_path / f"out{turns}"
+        Image.fromarray(np.ascontiguousarray(np.rot90(picture, turns))).save(path)
+        out.mkdir()
+        person = PersonFolder(tmp_path / f"{turns}.person")
+        config = PrepareConfig(size=256, face=None if turns == 0 else "1")
+        told = photo_ingest.run(StageContext(person=person, video=path, config=config), out).recording
+        said = [treatment.text for treatment in told if treatment.kind == "turned"]
+        assert said == [[], ["The photo was turned by 90 degrees to the right, so that the head is upright."],
+                        ["The photo was turned by 180 degrees, so that the head is upright."]][turns]  # fmt: skip
+        frames.append(cv2.imread(str(out / "frames" / "000000.jpg")).astype(float))
+    for frame in frames[1:]:
+        assert np.abs(frame - frames[0]).mean() < 2
 
 
 def test_everybody_in_a_group_can_be_meant():

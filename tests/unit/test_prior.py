@@ -169,10 +169,11 @@ def test_adapting_takes_the_offset_out(prior: SharedPrior, late: int):
     assert float((motion_of(adapt(before, track, moved), new).face - motion_of(straight, new).face).abs().max()) > 0.1
 
 
-def test_adapting_to_a_mouth_that_does_not_follow_the_sound_hardly_moves_the_lips(prior: SharedPrior):
-    track = talking(seed=5)
-    after = adapt(prior.person(talking(), 25.0), track, voice())
-    assert opened(motion_of(after, voice(20.0, seed=3))).std() < 0.6 * opened(track).std()
+def test_adapting_to_a_mouth_that_does_not_follow_the_sound_changes_nothing(prior: SharedPrior):
+    before, new = prior.person(talking(), 25.0), voice(20.0, seed=3)
+    after = adapt(before, talking(seed=5), voice())
+    assert not after.corrected and (after.pause, after.voice_db) == (before.pause, before.voice_db)
+    assert torch.equal(motion_of(after, new).face, motion_of(before, new).face)
 
 
 def test_files_come_back(prior: SharedPrior, tmp_path: Path):

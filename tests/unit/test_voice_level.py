@@ -22,7 +22,8 @@ from avatar.infer.planner import plan_motion
 from avatar.infer.sources import AudioFile
 from avatar.infer.utterances import Utterances
 from avatar.io.audio import write_wav
-from avatar.io.listening import moments_db, voice_level
+from avatar.io.listening import AudioContent, moments_db, voice_level
+from avatar.io.tracks import choose_audio
 from avatar.motion import Motion
 from avatar.motion.arkit import INDEX
 from avatar.synth import speech as synthetic
@@ -153,3 +154,39 @@ def test_networks_know_the_level_that_they_were_trained_on(tmp_path: Path) -> No
         assert kind.load(tmp_path / "speech.safetensors").voice_db is None
     assert Ensemble([replace(personal, voice_db=None), shared]).voice_db == pytest.approx(expected)
     assert torch.isfinite(motion_of(Ensemble([personal, shared]), samples[:16000]).face).all()
+
+
+def syllables(seconds: float, db: float) -> np.ndarray:
+    """What a whisper is: noise that comes and goes four times a second, at a level."""
+    time = np.arange(round(seconds * 16000)) / 16000
+    noise = np.random.default_rng(0).standard_normal(len(time)) * np.sin(np.pi * 4 * time) ** 4
+    level = voice_level(moments_db(noise.astype(np.float32)))
+    assert level is not None
+    return (noise * 10 ** ((db - level) / 20)).astype(np.float32)
+
+
+def test_a_whisper_has_a_level_and_notes_have_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_wav(tmp_path / "whisper.wav", syllables(4.0, -50.0))
+    assert AudioFile(tmp_path / "whisper.wav").voice_db == pytest.approx(-50, abs=0.5)
+    assert "lips follow a whisper" in " ".join(capsys.readouterr().err.split())
+    time = np.arange(8000) / 16000
+    chords = [sum(np.sin(2 * np.pi * f * time) for f in (c, 1.25 * c, 1.5 * c)) for c in (220, 262, 196, 294) * 2]
+    struck = np.concatenate([0.01 * np.exp(-4 * time) * np.minimum(1, time / 0.01) * chord for chord in chords])
+    for name, beat in (("music", 0.0), ("band", 0.02)):
+        write_wav(tmp_path / f"{name}.wav", (struck + beat * np.roll(syllables(4.0, -16.0), 500)).astype(np.float32))
+        assert AudioFile(tmp_path / f"{name}.wav").voice_db is None
+    assert choose_audio(tmp_path / "music.wav", listen=True).content is AudioContent.SOUND
+
+
+@pytest.mark.parametrize("db", [-51.0, -55.0])
+def test_who_has_no_recording_with_audio_takes_a_voice_at_any_level(db: float, tmp_path: Path) -> None:
+    """Photos, silent videos, and lips of the prior alone."""
+    motion = talking()[0]
+    speech = some_prior().person(motion, FPS)
+    assert speech.voice_db is not None
+    soft, loud = (Motion.cat(list(drive(speech, [voice(db=level)], level))) for level in (db, speech.voice_db))
+    torch.testing.assert_close(soft.face, loud.face, atol=1e-3, rtol=0)
+    assert float(soft.face.std()) > 0.01
+    speech.save(tmp_path / "speech.safetensors")
+    assert SharedSpeech.load(tmp_path / "speech.safetensors").voice_db == speech.voice_db
+    assert speech.streaming().voice_db == speech.voice_db
