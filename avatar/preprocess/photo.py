@@ -12,7 +12,7 @@ from avatar.errors import AvatarError
 from avatar.io.images import PHOTO_MARKS, announced_size, read_rgb
 from avatar.io.media import Treatment
 from avatar.preprocess.config import PrepareConfig
-from avatar.preprocess.upright import head_rotation, roll
+from avatar.preprocess.upright import SEARCHED, head_rotation, roll
 
 if TYPE_CHECKING:
     from avatar.preprocess.landmarker import Face
@@ -23,7 +23,6 @@ LEAST_FACE = 128  # pixels from forehead to chin
 MOST_TURNED = 25.0  # degrees: beyond, one half of the face is not there
 MOST_NODDED = 25.0
 MOST_TILTED = 30.0
-SEARCHED = 1280  # pixels of the longer side at which faces are looked for
 COUNTS = 0.35  # of the largest face's height: smaller ones are bystanders
 FAR = 0.5  # face heights from a given point to the box of the face that it means: others may stand beside it
 _HEADER = 1 << 24  # bytes before which the size stands, whatever a camera puts before it

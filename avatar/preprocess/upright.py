@@ -12,6 +12,7 @@ from avatar.preprocess.config import PrepareConfig
 if TYPE_CHECKING:
     from avatar.preprocess.landmarker import Face
 
+SEARCHED = 1280  # pixels of the longer side at which faces are looked for
 _NEAR = 0.5  # face heights from where a face was to where it must be in the turned photo
 
 
@@ -101,7 +102,6 @@ def _look(image: np.ndarray) -> list[Face]:
     from avatar.io.images import resize
     from avatar.preprocess.faces import moved_face
     from avatar.preprocess.landmarker import Landmarker
-    from avatar.preprocess.photo import SEARCHED
 
     height, width = image.shape[:2]
     scale = min(1.0, SEARCHED / max(height, width))
