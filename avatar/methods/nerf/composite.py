@@ -32,6 +32,8 @@ def smoothed_outline(
         box: The part of an image that it is.
         draw: Gives the same [N, 4] at places [N, 2] of the whole image, in pixels from its corner.
     """
+    if image.numel() == 0:  # the head is outside of the image
+        return image
     alpha = image.detach()[..., 3][None, None]
     change = F.max_pool2d(alpha, 3, 1, 1) + F.max_pool2d(-alpha, 3, 1, 1)
     share = ((change[0, 0] - _EVEN) / (_STEEP - _EVEN)).clamp(0, 1)
