@@ -119,7 +119,7 @@ def main(config: Config) -> None:
 
 
 def _train(config: Config, folder: Path) -> None:
-    encoder = SpeechEncoder([WhisperEncoder()])
+    encoder = SpeechEncoder([WhisperEncoder(ahead=0.2)])
     cache, keys = prepared(find(folder), config.cache, encoder)
     offset = Offset(config.sentences_delay_s)
     one = [Entry(name=name, speaker="s1", key=key, offset=offset) for name, key in keys.items()]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from avatar.audio2motion.base import AudioStream, AudioToMotion
+from avatar.audio2motion.personal import MOST_SHARE, PersonalSpeech
 from avatar.audio2motion.shared import SharedParts, SharedSpeech
 from avatar.errors import AvatarError
 from avatar.motion import Motion
@@ -41,6 +42,14 @@ class Ensemble:
         levels = [getattr(member, "voice_db", None) for member in members]
         self.voice_db: float | None = next((level for level in levels if level is not None), None)
         self.shared = next((member for member in members if isinstance(member, SharedSpeech)), None)
+
+    @staticmethod
+    def of(personal: PersonalSpeech, shared: SharedSpeech) -> Ensemble:
+        """Make the one of a person's two networks, with the share that the personal one stores."""
+        # Equal shares are a plain mean: runs whose networks say nothing of it stay the same bit for bit.
+        return Ensemble(
+            [personal, shared], None if personal.share == MOST_SHARE else (personal.share, 1 - personal.share)
+        )
 
     @property
     def look_ahead(self) -> float:

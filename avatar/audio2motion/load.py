@@ -103,12 +103,9 @@ def load_streaming(run: Path, fps: float) -> SharedSpeech:
 def _load_trained(run: Path) -> AudioToMotion:
     """The personal network, together with the shared one where training adapted it."""
     from avatar.audio2motion.ensemble import Ensemble
-    from avatar.audio2motion.personal import MOST_SHARE
     from avatar.audio2motion.shared import SharedSpeech
 
     personal = load_personal(run)
     if not (Path(run) / SHARED).is_file():
         return personal
-    shared = SharedSpeech.load(Path(run) / SHARED)
-    # Equal shares are a plain mean: runs whose networks say nothing of it stay the same bit for bit.
-    return Ensemble([personal, shared], None if personal.share == MOST_SHARE else (personal.share, 1 - personal.share))
+    return Ensemble.of(personal, SharedSpeech.load(Path(run) / SHARED))

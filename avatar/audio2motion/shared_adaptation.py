@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from avatar.audio.features import FrameFeatures, features_at
+from avatar.audio2motion.base import AudioToMotion, motion_of
 from avatar.audio2motion.kernel import fit_kernel, moments_of
 from avatar.audio2motion.pauses import choose_pause, mouth_opening, opening_correlation
 from avatar.audio2motion.shared import PAUSES, RATE, SharedSpeech
@@ -27,7 +28,13 @@ _SHORT_SECONDS, _SHORT_ERROR = 15.0, 0.95  # in so few, a gain of some percent o
 _MAX_GAIN, _GAIN_POWER = 1.5, 0.7  # all of the lost movement would exaggerate wrong guesses as well
 
 
-def adapt(speech: SharedSpeech, motion: Motion, samples: np.ndarray, audio_delay_s: float = 0.0) -> SharedSpeech:
+def adapt(
+    speech: SharedSpeech,
+    motion: Motion,
+    samples: np.ndarray,
+    audio_delay_s: float = 0.0,
+    teacher: AudioToMotion | None = None,
+) -> SharedSpeech:
     """Fit a correction of the shared regression to a person's own speech.
 
     Args:
@@ -35,16 +42,20 @@ def adapt(speech: SharedSpeech, motion: Motion, samples: np.ndarray, audio_delay
         motion: T frames, at any rate.
         samples: [N] 16 kHz mono, from frame 0 on; what comes after the track is not used.
         audio_delay_s: Seconds by which the audio comes after the video.
+        teacher: What speaks better for this person, if there is one; see :func:`adapt_to_features`.
 
     Returns:
         The network corrected, at the level of this audio; as it was, but for its report, where no correction helps.
     """
     audio = _advanced(samples, audio_delay_s)[: round(len(motion) / motion.fps * SAMPLE_RATE)]
-    adapted = adapt_to_features(speech, motion, features_at(speech.prior.encoder, audio, RATE))
+    said = None if teacher is None else motion_of(teacher, audio)
+    adapted = adapt_to_features(speech, motion, features_at(speech.prior.encoder, audio, RATE), said)
     return replace(adapted, voice_db=voice_level(moments_db(audio))) if adapted.corrected else adapted
 
 
-def adapt_to_features(speech: SharedSpeech, motion: Motion, features: FrameFeatures) -> SharedSpeech:
+def adapt_to_features(
+    speech: SharedSpeech, motion: Motion, features: FrameFeatures, said: Motion | None = None
+) -> SharedSpeech:
     """Fit the correction to features of the prior's encoder at `RATE`, in step with the track.
 
     Two corrections of what the prior misses: a ridge regression, which a web page can run, and a kernel regression,
@@ -52,6 +63,9 @@ def adapt_to_features(speech: SharedSpeech, motion: Motion, features: FrameFeatu
     A correction has to lessen the error on left-out fifths, in less than 15 s by a twentieth. Its lip opening has to
     correlate there about as well as the prior's, and by 0.3 at least. Where neither correction does, as in a dubbed
     video, or hardly a second of the face was seen, nothing is changed.
+
+    Where ``said`` is what a better network says of this audio, the corrections are fitted to the mean of track and that
+    (distillation; Hinton et al., 2015): it is free of what no audio tells. They are judged by the track all the same.
     """
     track = motion.resample(RATE)
     inputs = speech.prior.inputs(features.features)[: len(track)]
@@ -63,7 +77,8 @@ def adapt_to_features(speech: SharedSpeech, motion: Motion, features: FrameFeatu
         return replace(base, report=report)
     expected = base.predicted(inputs).double().numpy()
     real = mouth_channels(track).astype(np.float64)
-    fit = _Regression(inputs.double().numpy()[valid], real[valid], expected[valid])
+    taught = real if said is None else (real + _of_length(mouth_channels(said.resample(RATE)), len(real))) / 2
+    fit = _Regression(inputs.double().numpy()[valid], real[valid], expected[valid], taught[valid])
     errors = {seconds: fit.error(seconds) for seconds in (None, *_RIDGES)}
     best = min(errors, key=lambda key: errors[key])
     best = best if fit.is_better(fit.left_out(best)) else None
@@ -71,7 +86,7 @@ def adapt_to_features(speech: SharedSpeech, motion: Motion, features: FrameFeatu
     linear_gain = _gain(fit.real, unseen)
     moments = moments_of(inputs, speech.prior.behind, speech.prior.ahead)
     kernel = fit_kernel(
-        moments, real - expected, valid, RATE, lambda unseen: fit.error_of(expected[valid] + unseen)
+        moments, taught - expected, valid, RATE, lambda unseen: fit.error_of(expected[valid] + unseen)
     )  # fmt: skip
     better = expected[valid] + kernel.unseen
     use_kernel = fit.error_of(better) < errors[best] and fit.is_better(better)
@@ -94,6 +109,11 @@ def adapt_to_features(speech: SharedSpeech, motion: Motion, features: FrameFeatu
     )
 
 
+def _of_length(rows: np.ndarray, count: int) -> np.ndarray:
+    """The first rows; the last one repeats where there are fewer."""
+    return rows[np.arange(count).clip(max=len(rows) - 1)].astype(np.float64)
+
+
 def _gain(real: np.ndarray, unseen: np.ndarray) -> np.ndarray:
     """[CHANNELS] what makes predictions of unseen parts move about as much as the person does."""
     return np.clip((real.std(0) / (unseen.std(0) + 1e-6)) ** _GAIN_POWER, 1, _MAX_GAIN)
@@ -106,11 +126,12 @@ class _Regression:
         x: [T, R] inputs.
         real: [T, CHANNELS] as tracked.
         expected: [T, CHANNELS] as the prior predicts.
+        taught: [T, CHANNELS] what it is fitted to, if not to ``real``.
     """
 
-    def __init__(self, x: np.ndarray, real: np.ndarray, expected: np.ndarray) -> None:
+    def __init__(self, x: np.ndarray, real: np.ndarray, expected: np.ndarray, taught: np.ndarray | None = None) -> None:
         self.x, self.real, self.expected = x, real, expected
-        self._missing = real - expected
+        self._missing = (real if taught is None else taught) - expected
         self._scale = real.std(0) + 1e-3
         self._power = float(np.square(x[:, :-1]).mean()) * RATE
         self._folds = list(itertools.pairwise(np.linspace(0, len(x), _FOLDS + 1).astype(int)))

@@ -26,7 +26,8 @@ class Config(SourceOptions):
     out: Path
     """RUN folder; the prepared person goes beside it, into RUN.person."""
     quality: Annotated[str, tyro.conf.arg(metavar="{draft,standard,high}")] = "standard"
-    """Preset of the training: draft takes minutes, standard half an hour, high hours."""
+    """Preset of the training: draft takes minutes, standard half an hour, high hours; far more with
+    --method nerf."""
     method: str = DEFAULT
     """Renderer to train: gaussian, nerf (a radiance field), or a method of an installed package."""
     size: int = 512

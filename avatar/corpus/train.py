@@ -68,7 +68,7 @@ def train_prior(
     start = None if from_scratch else SharedPrior.load(base or WEIGHTS)
     items = find(corpus)
     with Ranks.join() as ranks, one_writer(out, inside=False) if ranks.first else nullcontext():
-        encoder = SpeechEncoder([WhisperEncoder()]) if start is None else start.encoder
+        encoder = SpeechEncoder([WhisperEncoder(ahead=0.2)]) if start is None else start.encoder
         folder = cache or out.with_suffix(".cache")
         if ranks.first:
             Cache.open(folder, encoder.config)

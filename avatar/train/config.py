@@ -39,7 +39,8 @@ class TrainConfig:
     out: Path
     """RUN folder to write."""
     quality: Annotated[str, tyro.conf.arg(metavar="{draft,standard,high}")] = "standard"
-    """Preset of all options below: draft takes minutes, standard half an hour, high hours."""
+    """Preset of all options below: draft takes minutes, standard half an hour, high hours; far more with
+    --method nerf."""
     method: str = DEFAULT
     """Renderer to train: gaussian, nerf (a radiance field), or a method of an installed package."""
     resume: bool = False
@@ -57,7 +58,7 @@ class TrainConfig:
     shipped."""
     speech_encoder: str = "auto"
     """Encoder of the person's speech network: names joined by ``+``. Known are ``mel``, ``moonshine``, ``whisper`` and
-    those of plug-ins. ``auto``: ``moonshine+mel``, or ``mel`` alone where Moonshine is not available."""
+    those of plug-ins. ``auto``: ``whisper+mel``, or ``mel`` alone where Whisper is not available."""
     hold_out_yaw: float = 0.0
     """Share of the frames to leave out of training on either side for their head yaw, up to 0.2. As many frontal ones
     are left out; `avatar eval --views` measures on both."""

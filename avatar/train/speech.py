@@ -56,6 +56,7 @@ def train_speech(
         AvatarError: The encoder is not available; or too little of the face was tracked, and there is no prior.
     """
     from avatar.audio.encoders.registry import speech_encoder
+    from avatar.audio2motion.ensemble import Ensemble
     from avatar.audio2motion.personal_training import TooLittleFace, train_personal
     from avatar.audio2motion.shared_adaptation import adapt
     from avatar.io.audio import load_audio
@@ -85,10 +86,11 @@ def train_speech(
     part = first_seen(motion, round(ADAPTING_SECONDS * data.fps))
     adapted = adapt(prior.person(motion, data.fps), part, samples, delay)
     adapted.save(folder / SHARED)
-    if personal is not None and personal.share == 0:
+    together = Ensemble.of(personal, adapted) if personal is not None and personal.share > 0 else None
+    if personal is not None and together is None:
         log.warn(_says_useless(personal.report["opening_correlation"], adapted.corrected))
     part = first_seen(motion, round(STREAMING_SECONDS * data.fps))
-    adapt(prior.streaming().person(motion, data.fps), part, samples, delay).save(folder / STREAMING)
+    adapt(prior.streaming().person(motion, data.fps), part, samples, delay, together).save(folder / STREAMING)
 
 
 def _says_useless(correlation: float, corrected: bool) -> str:

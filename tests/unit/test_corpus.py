@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -34,8 +33,9 @@ from avatar.corpus.train import fit_on, prepare_all
 from avatar.corpus.workers import spread
 from avatar.data.person import PersonInfo
 from avatar.errors import AvatarError
+from avatar.io.audio import SAMPLE_RATE
 from avatar.io.checkpoint import save_tensors
-from avatar.motion import arkit_files, facegood
+from avatar.motion import Motion, arkit_files, facegood
 from avatar.motion.arkit import INDEX
 from avatar.motion.mouth import ARTICULATION, GEOMETRY
 from avatar.paths import read_json, write_json
@@ -226,7 +226,7 @@ def test_bad_recordings_are_left_out_and_the_reason_is_said(filmed: Path, tmp_pa
 def test_two_workers_prepare_and_a_killed_command_goes_on(filmed: Path, tmp_path: Path, monkeypatch, capsys):
     from avatar.audio.encoders.whisper import WhisperEncoder
 
-    cache = Cache.open(tmp_path / "cache", SpeechEncoder([WhisperEncoder()]).config)
+    cache = Cache.open(tmp_path / "cache", SpeechEncoder([WhisperEncoder(ahead=0.2)]).config)
     items = [item for item in find(filmed) if item.name in ("ann/x.mp4", "bob/x.mp4", "bad/torn.mp4")]
     keys = prepare_all(items, cache, Ranks(), workers=2)
     assert keys == keys_of(items, cache)
@@ -340,7 +340,7 @@ def test_coefficients_are_prepared_with_their_sound(tmp_path: Path):
     write_json(folder / facegood.NAMES_FILE, NAMES)
     write_sound(folder / "x.wav", 4.0)
     arkit_files.save(talking()[0][:75], folder / "lonely.csv")
-    cache = Cache.open(tmp_path / "cache", SpeechEncoder([WhisperEncoder()]).config)
+    cache = Cache.open(tmp_path / "cache", SpeechEncoder([WhisperEncoder(ahead=0.2)]).config)
     items = find(folder)
     entries = {entry.name: entry for entry in decide(items, prepare_all(items, cache, Ranks(), workers=1), cache)}
     assert not entries["a.csv"].refused and entries["a.csv"].seconds == pytest.approx(2.48)
@@ -507,7 +507,7 @@ TRAIN_TWICE = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"
 def test_two_processes_get_what_one_gets(tmp_path: Path):
     from avatar.audio.encoders.whisper import WhisperEncoder
 
-    cache = Cache.open(tmp_path / "cache", SpeechEncoder([WhisperEncoder()]).config)
+    cache = Cache.open(tmp_path / "cache", SpeechEncoder([WhisperEncoder(ahead=0.2)]).config)
     people(cache, tmp_path / "c", HEARD)
     options = ["prior", "train", str(tmp_path / "c"), "--cache", str(tmp_path / "cache"), "--workers", "1", "--out"]
     assert main([*options, str(tmp_path / "one.safetensors")]) == 0
@@ -599,7 +599,7 @@ def test_mistakes_are_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_eval_measures_what_was_prepared(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     from avatar.audio.encoders.whisper import WhisperEncoder
 
-    encoder = SpeechEncoder([WhisperEncoder()])
+    encoder = SpeechEncoder([WhisperEncoder(ahead=0.2)])
     cache = Cache.open(tmp_path / "cache", encoder.config)
     items = people(cache, tmp_path / "c", HEARD)
     prior = fit_on(decide(items, keys_of(items, cache), cache), cache, encoder, "test", Ranks())
@@ -643,6 +643,31 @@ def small_prior(path: Path) -> SharedPrior:
     return prior
 
 
+class _Mute:
+    """A personal network that moves nothing."""
+
+    share, voice_db, look_ahead, opened = 0.5, None, 0.0, False
+
+    def __init__(self, fps: float) -> None:
+        self.fps, self.samples = fps, 0
+
+    def save(self, path: Path) -> None:
+        """Nothing to store."""
+
+    def open(self) -> _Mute:
+        self.opened = True
+        return self
+
+    def push(self, samples: np.ndarray) -> Motion:
+        before, self.samples = self.samples, self.samples + len(samples)
+        return Motion.zeros(
+            round(self.samples / SAMPLE_RATE * self.fps) - round(before / SAMPLE_RATE * self.fps), self.fps
+        )
+
+    def finish(self) -> Motion:
+        return Motion.zeros(0, self.fps)
+
+
 @pytest.mark.parametrize("voiced", [False, True])
 def test_a_run_keeps_the_prior_that_was_chosen(voiced: bool, tmp_path: Path, monkeypatch):
     small_prior(tmp_path / "mine.safetensors")
@@ -652,7 +677,7 @@ def test_a_run_keeps_the_prior_that_was_chosen(voiced: bool, tmp_path: Path, mon
     write_sound(person.audio_path, 4.0)
     for name in ("person", "run"):
         talking()[0][:90].save(tmp_path / name / "motion.safetensors")
-    own = SimpleNamespace(save=lambda path: None, share=0.5)
+    own = _Mute(person.fps)
     monkeypatch.setattr("avatar.audio2motion.personal_training.train_personal", lambda *_, **__: own)
     prior = load_prior(tmp_path / "mine.safetensors")
     train_speech(person, tmp_path / "run", prior, encoder="mel", seed=0, keep=True)
@@ -662,6 +687,7 @@ def test_a_run_keeps_the_prior_that_was_chosen(voiced: bool, tmp_path: Path, mon
     live = load_streaming(tmp_path / "run", person.fps)
     assert (tmp_path / "run" / STREAMING).is_file() == voiced
     assert live.prior.about == {"id": "mine"} and ("seconds" in live.report) == voiced
+    assert own.opened == voiced  # the ensemble teaches the live lips
 
 
 def test_a_bad_prior_is_refused_before_anything_is_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from avatar.assets import store as assets
-from avatar.audio.encoders import moonshine
+from avatar.audio.encoders import whisper
 from avatar.audio.encoders.base import SpeechEncoder, encode
 from avatar.audio.encoders.mel import MelEncoder
 from avatar.audio.encoders.registry import build_encoder, speech_encoder
@@ -149,14 +149,14 @@ def test_a_checkpoint_names_its_encoder() -> None:
         build_encoder({"parts": [{"name": "hubert"}]}, "run/speech")
 
 
-def test_without_moonshine_mel_takes_over_and_says_so(
+def test_without_whisper_mel_takes_over_and_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def absent(threads: int) -> None:
-        raise AvatarError("The pretrained part 'moonshine_encoder' could not be fetched.")
+    def absent() -> None:
+        raise AvatarError("The pretrained part 'whisper_front' could not be fetched.")
 
-    monkeypatch.setattr(moonshine, "_session", absent)
+    monkeypatch.setattr(whisper, "_stem", absent)
     assert speech_encoder("auto").name == "mel"
     assert "plain mel energies" in " ".join(capsys.readouterr().err.split())
     with pytest.raises(AvatarError, match="could not be fetched"):
-        speech_encoder("moonshine")
+        speech_encoder("whisper")

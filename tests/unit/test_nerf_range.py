@@ -22,7 +22,7 @@ from avatar.methods.nerf.head_shape import _skull
 from avatar.methods.nerf.method import NerfAvatar
 from avatar.methods.nerf.model import _BEYOND
 from avatar.motion.face_channels import CHANNEL_INDEX
-from avatar.preprocess.bust import fit_bust
+from avatar.preprocess.sweep import Sweep
 from avatar.train.batches import load
 from tests.nerf import nerf_config, nerf_trainer, untrained
 from tests.person import make_person, small_config, train
@@ -96,10 +96,14 @@ def test_an_outline_gets_more_rays_than_the_inside():
 
 
 def test_hanging_hair_is_left_to_gaussians(person: Path):
-    data = PersonDataset(person)
-    skull = _skull(fit_bust(data, 0).head, data.shape)
+    """Hair that is far wider than the face and looks at the camera: the field's beside the eyes, not beside the jaw."""
+    y = np.linspace(-9, 9, 37)
+    same = np.ones_like(y)
+    wide = Sweep(y, left=20 * same, right=20 * same, centre=0 * same, middle=9 * same, front=12 * same, back=9 * same)
+    skull = _skull(wide, PersonDataset(person).shape)
     high, low = skull.points[:, 1] < 1.9, skull.points[:, 1] > 2.1
-    assert skull.own[high].any() and low.any() and not skull.own[low].any()
+    beside = (np.abs(skull.points[:, 0]) < 15) & (skull.normals[:, 2] < -0.6)
+    assert skull.own[high & beside].all() and (low & beside).any() and not skull.own[low].any()
 
 
 def test_rays_of_a_frame_without_a_head_count_as_any(person: Path, tmp_path: Path):

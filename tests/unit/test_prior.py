@@ -24,6 +24,7 @@ from avatar.io.audio import SAMPLE_RATE, chunked
 from avatar.io.checkpoint import save_tensors
 from avatar.motion import Motion
 from avatar.motion.arkit import INDEX
+from avatar.motion.face_channels import CHANNEL_INDEX
 from avatar.motion.mouth import (
     ARTICULATION,
     FACE,
@@ -157,6 +158,19 @@ def test_adapting_learns_the_persons_own_way(prior: SharedPrior):
     assert after.report["error"] < 0.1
 
 
+def test_half_of_what_is_learnt_comes_from_a_teacher(prior: SharedPrior):
+    samples, new = voice(20.0), voice(4.0, seed=1)
+    before, track = prior.person(talking(), 25.0), spoken_by(prior, samples)
+    jaw = torch.zeros_like(track.face)
+    jaw[:, CHANNEL_INDEX["jaw_y"]] = 0.2
+    straight, teacher = (adapt(before, motion, samples) for motion in (track, track.map(face=track.face + jaw)))
+    taught = adapt(before, track, samples, teacher=teacher)
+    said = [motion_of(speech, new).face[:, CHANNEL_INDEX["jaw_y"]] for speech in (straight, taught, teacher)]
+    speaking = said[2] - said[0] > 0.15  # lips are at rest elsewhere
+    low, middle, high = (float(jaw[speaking].mean()) for jaw in said)
+    assert speaking.sum() > 25 and middle == pytest.approx((low + high) / 2, abs=0.02)
+
+
 @pytest.mark.parametrize("late", [5, -3])
 def test_adapting_takes_the_offset_out(prior: SharedPrior, late: int):
     samples, frame = voice(20.0), SAMPLE_RATE // 25
@@ -220,6 +234,57 @@ def test_short_windows_give_rows_of_the_right_time(monkeypatch: pytest.MonkeyPat
     assert np.array_equal(rows, streamed(encoder, ramp, len(ramp)))
 
 
+def test_rows_come_with_those_before_them_as_their_window_has_them(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(whisper, "_stem", _Clock)
+    encoder = whisper.WhisperEncoder(hop=0.08, ahead=0.04, before=7)
+    ramp = np.arange(3 * SAMPLE_RATE + 100, dtype=np.float32) / SAMPLE_RATE
+    rows = streamed(encoder, ramp, 1234).reshape(76, 8, 128)
+    times = np.arange(76)[:, None] / 25 + np.arange(-7, 1) / 25
+    assert np.abs(rows[45:70, :, [0, 64]].mean(-1) - times[45:70]).max() < 1e-4
+    assert (
+        encoder.config["before"] == 7 and encoder.look_ahead == whisper.WhisperEncoder(hop=0.08, ahead=0.04).look_ahead
+    )
+
+    class Counting(_Clock):  # which window a row is of
+        def forward(self, samples: torch.Tensor) -> torch.Tensor:
+            self.count = getattr(self, "count", 0) + 1
+            return 0 * super().forward(samples) + self.count
+
+    monkeypatch.setattr(whisper, "_stem", Counting)
+    rows = streamed(whisper.WhisperEncoder(hop=0.08, ahead=0.04, before=7), ramp, 1234).reshape(76, 8, 128)
+    assert (rows == rows[:, :1, :1]).all() and len(np.unique(rows)) > 30
+
+
+def test_two_networks_encode_a_window_once(monkeypatch: pytest.MonkeyPatch):
+    """The personal network takes rows of the middle, the shared one later ones, of the same windows."""
+
+    class Counting(_Clock):
+        count = 0
+
+        def forward(self, samples: torch.Tensor) -> torch.Tensor:
+            self.count += 1
+            return super().forward(samples)
+
+    stem = Counting()
+    monkeypatch.setattr(whisper, "_stem", lambda: stem)
+    ramp = np.arange(10 * SAMPLE_RATE, dtype=np.float32) / SAMPLE_RATE
+    streams = [whisper.WhisperEncoder(ahead=ahead).open() for ahead in (0.2, 0.6)]
+    pushed = [np.concatenate([stream.push(ramp), stream.finish()]) for stream in streams]
+    assert pushed[0].shape == pushed[1].shape and stem.count <= 10 / 0.4 + 2  # and two for the end
+
+
+def test_moments_of_a_window_are_those_of_rows(monkeypatch: pytest.MonkeyPatch):
+    """Where every window has the same rows, reading them anew changes nothing; the last row repeats at the end."""
+    plain = some_prior()
+    rows = np.random.default_rng(0).normal(size=(30, 3)).astype(np.float32)
+    padded = np.concatenate([np.repeat(rows[:1], 7, 0), rows])
+    with_those_before = np.concatenate([padded[i : i + 30] for i in range(8)], 1)
+    weights = torch.arange(3.0 * 8 + 1)[:, None].expand(-1, len(ARTICULATION)).contiguous()
+    standard = {"input_mean": torch.zeros(3), "input_std": torch.ones(3), "basis": torch.eye(3)}
+    prior = dataclasses.replace(plain, **standard, weights=weights, behind=5, ahead=2)
+    assert torch.equal(prior.inputs(with_those_before), prior.inputs(rows))
+
+
 @needs_whisper
 def test_a_run_without_sound_speaks_by_the_shipped_prior(tmp_path: Path):
     talking().save(tmp_path / "motion.safetensors")
@@ -247,7 +312,7 @@ def test_live_speech_waits_for_no_more_than_a_fifth_of_a_second(
     random = torch.Generator().manual_seed(0)
     basis = torch.linalg.qr(torch.randn(128, 8, generator=random))[0].contiguous()  # as a file gives it
     weights = 0.1 * torch.randn(8 * 8 + 1, len(ARTICULATION), generator=random)
-    encoder = SpeechEncoder([whisper.WhisperEncoder()])
+    encoder = SpeechEncoder([whisper.WhisperEncoder(ahead=0.2)])
     whole = SharedPrior(encoder, torch.ones(128), torch.ones(128), basis, weights, 5, 2, 1.0)
     live = whole.streaming().person(talking(), fps)
     samples = voice(2.0)

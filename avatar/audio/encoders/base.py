@@ -60,7 +60,7 @@ class AudioEncoder(Protocol):
 class SpeechEncoder:
     """Several encoders side by side, whose features are concatenated frame by frame; none gives the energy alone.
 
-    The default is Moonshine, which knows phones, with mel energies, which know when things happen.
+    The default is Whisper, which knows phones, with mel energies, which know when things happen.
     """
 
     def __init__(self, parts: Sequence[AudioEncoder]) -> None:

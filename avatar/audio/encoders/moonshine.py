@@ -1,4 +1,4 @@
-"""The encoder of Moonshine tiny, a small English speech recogniser. It knows phones, so it is the default.
+"""The encoder of Moonshine tiny, a small English speech recogniser. It knows phones, and waits for seconds of audio.
 
 For its three convolutions (kernels 127, 7, 3; strides 64, 3, 2) row ``k`` is centred on sample ``384 k + 447``. A click
 in the audio moves the rows around exactly that place (tests/unit/test_features.py).

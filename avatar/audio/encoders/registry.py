@@ -21,7 +21,7 @@ ENCODERS: Registry[AudioEncoder] = Registry(
     ("OPTIONS", "config", "open"),
 )
 register_encoder = ENCODERS.register
-BEST, WITHOUT_ASSETS = "moonshine+mel", "mel"  # what "auto" chooses, and where Moonshine is not available
+BEST, WITHOUT_ASSETS = "whisper+mel", "mel"  # what "auto" chooses, and where Whisper is not available
 _MOST_PARTS = 8  # in what is read
 
 
@@ -58,8 +58,8 @@ def speech_encoder(name: str = "auto") -> SpeechEncoder:
     """Make an encoder by its name.
 
     Args:
-        name: A registered name, or several joined by ``+``. ``auto``: Moonshine with mel energies; mel energies alone,
-            with a warning, where Moonshine is not available.
+        name: A registered name, or several joined by ``+``. ``auto``: Whisper with mel energies; mel energies alone,
+            with a warning, where Whisper is not available.
 
     Raises:
         AvatarError: There is no such encoder, or its weights are not available.
