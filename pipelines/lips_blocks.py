@@ -159,11 +159,12 @@ def _person(material: Material, kind: str) -> SharedSpeech:
     return material.priors[kind][0].person(material.motion, material.motion.fps)
 
 
-def _adapted(material: Material, kind: str) -> SharedSpeech:
+def _adapted(material: Material, kind: str, said: Said | None = None) -> SharedSpeech:
+    """The network adapted, live lips also to what the ensemble ``said``."""
     if kind not in material.adapted:
         streaming = kind == "streaming"
         motion = first_seconds(material.motion, STREAMING_SECONDS) if streaming else material.motion
-        material.adapted[kind] = adapt_to_features(_person(material, kind), motion, material.priors[kind][1])
+        material.adapted[kind] = adapt_to_features(_person(material, kind), motion, material.priors[kind][1], said)
     return material.adapted[kind]
 
 
@@ -198,10 +199,11 @@ TRAINING: dict[str, Train] = {
     "ensemble, linear": _ensemble("adapted, linear"),
     "ensemble": _ensemble("adapted"),
     "streaming": lambda m, _: _said(_person(m, "streaming"), m, "streaming"),
-    "streaming adapted, linear": lambda m, _: _said(_adapted(m, "streaming").linear(), m, "streaming"),
-    "streaming adapted": lambda m, _: _said(_adapted(m, "streaming"), m, "streaming"),
+    "streaming adapted, linear": lambda m, v: _said(_adapted(m, "streaming", v["ensemble"]).linear(), m, "streaming"),
+    "streaming adapted": lambda m, v: _said(_adapted(m, "streaming", v["ensemble"]), m, "streaming"),
 }
 _PARTS = {"ensemble": ("personal", "adapted"), "ensemble, linear": ("personal", "adapted, linear")}
+_PARTS |= {f"streaming adapted{end}": ("personal", "adapted", "ensemble") for end in ("", ", linear")}
 
 
 def _needed(names: tuple[str, ...]) -> set[str]:

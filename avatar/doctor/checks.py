@@ -22,7 +22,7 @@ PACKAGES = {
     "mediapipe": ("mediapipe", "prepare, eval"),
     "opencv-contrib-python": ("cv2", "prepare, train"),
     "av": ("av", "reading and writing video"),
-    "onnxruntime": ("onnxruntime", "speech features"),
+    "onnxruntime": ("onnxruntime", "the voice of avatar demo, older runs"),
     "soundfile": ("soundfile", "reading audio"),
     "soxr": ("soxr", "reading audio"),
     "safetensors": ("safetensors", "models"),
