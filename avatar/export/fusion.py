@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ LEAST_FACING = 0.1  # added to the cosine of a view: normals in folds, as around
 GUESSED = 0.02  # weight that is left to images from where nothing was filmed
 SMOOTH = 0.8  # cells that the distances are smoothed over
 MARGIN_CM = 1.0  # around the head
+FILLED = 0.95  # of the image by a head of which the filming camera shows a part
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,9 +139,28 @@ def look_around(model: Method, motion: Motion, camera: Camera, box: Float[Tensor
     box = torch.stack([box[0] - MARGIN_CM, box[1] + MARGIN_CM]).cpu()
     scale = min(1.0, SIZE / max(camera.width, camera.height))
     small = camera.resized(round(camera.width * scale), round(camera.height * scale))
-    views = [small.orbit(model.pivot.cpu(), a, e) for e in ELEVATIONS for a in AZIMUTHS]
+    pivot, middle = model.pivot.cpu(), pose[0] @ box.mean(0) + pose[1]
+    radius = float((box[1] - box[0]).max() / 2 + (middle - pivot).norm())
+    small = with_all_of_it(small, pivot, radius)
+    views = [small.orbit(pivot, a, e) for e in ELEVATIONS for a in AZIMUTHS]
     shots = [_shot(model, motion, view) for view in log.track(views, "looking around")]
     return Fusion(shots, box, *pose)
+
+
+def with_all_of_it(camera: Camera, pivot: Float[Tensor, " 3"], radius: float) -> Camera:
+    """The camera, or one of shorter focal length whose image holds a ball around the pivot, centimetres.
+
+    A close-up does not show the whole head, and what is cut off in all images would get flat walls.
+    """
+    x, y, depth = (camera.viewmat[:3, :3] @ pivot + camera.viewmat[:3, 3]).tolist()
+    near = max(depth - radius, depth / 4)  # of the ball's front
+    focal = min(camera.focal, FILLED * min(camera.width, camera.height) / 2 * near / radius)
+    column, row = (float(place) for place in camera.project(pivot))
+    room = min(column, row, camera.width - column, camera.height - row)
+    if room >= camera.focal * radius / near:
+        return camera
+    cx, cy = camera.width / 2 - focal * x / depth, camera.height / 2 - focal * y / depth
+    return replace(camera, focal=focal, cx=cx, cy=cy)
 
 
 def _shot(model: Method, motion: Motion, camera: Camera) -> Shot:

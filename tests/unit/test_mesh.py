@@ -12,7 +12,7 @@ import torch
 
 from avatar.errors import AvatarError
 from avatar.export import mesh, texture
-from avatar.export.fusion import Fusion, Shot
+from avatar.export.fusion import Fusion, Shot, with_all_of_it
 from avatar.geometry.cameras import Camera
 from avatar.methods.volume import Volume
 from tests.unit.test_export_gaussians import read_glb
@@ -84,6 +84,21 @@ def test_images_with_depth_from_all_sides_make_a_sphere():
     assert (np.unique(edges, axis=0, return_counts=True)[1] == 2).all()
     for side, color in ((vertices[:, 2] < -1, [255, 0, 0]), (vertices[:, 2] > 1, [0, 255, 0])):
         assert np.abs(colors[seen & side].astype(float) - color).mean() < 6
+
+
+@pytest.mark.parametrize("focal", [300.0, 1500.0])
+def test_a_close_up_is_looked_at_from_farther_away(focal: float):
+    """All of a ball around the pivot is in the image, from all sides; where it is anyway, nothing changes."""
+    camera = Camera.source(focal, 90.0, 140.0, 256, 256)
+    pivot, radius = torch.tensor([-2.0, 1.0, 60.0]), 17.0
+    whole = with_all_of_it(camera, pivot, radius)
+    assert (whole is camera) == (focal == 300.0)
+    around = torch.nn.functional.normalize(torch.randn(2000, 3, generator=torch.Generator().manual_seed(0)), dim=1)
+    for azimuth in (0.0, 70.0, 180.0):
+        pixels = whole.orbit(pivot, azimuth, 20.0).project(pivot + radius * around)
+        assert pixels.min() > 0 and pixels.max() < 256
+    if focal > 300:
+        assert float((pixels.amax(0) - pixels.amin(0)).max()) > 0.8 * 256  # as large as may be
 
 
 def _ball_from(camera: Camera, centre: torch.Tensor, radius: float) -> Shot:
