@@ -843,14 +843,6 @@ SOUND = (
         "Live lips follow worse.",
     ),
     Mutation(
-        "rows around a moment are of the next one",
-        "avatar/audio2motion/shared.py",
-        "last = (torch.arange(count) + ahead).clamp(max=count - 1)",
-        "last = torch.arange(count)",
-        ("tests/unit/test_prior.py::test_moments_of_a_window_are_those_of_rows",),
-        "Live lips are two frames late.",
-    ),
-    Mutation(
         "windows are encoded for every network",
         "avatar/audio/encoders/whisper.py",
         "@functools.lru_cache(_WINDOWS)",

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 import tyro
 
+from avatar.audio.encoders import whisper
 from avatar.audio.levels import frame_levels, silent_frames
 from avatar.audio2motion.base import AudioToMotion, drive, motion_of
 from avatar.audio2motion.ensemble import Ensemble
@@ -145,13 +146,16 @@ def load_person(prior: SharedPrior, person: Path, run: Path) -> Person:
     plain = prior.person(train, motion.fps)
     adapted = adapt(plain, train, audio, delay / motion.fps)
     own = PersonalSpeech.load(run / PERSONAL)
-    live = prior.streaming().person(train, motion.fps)
+    together, live = Ensemble.of(own, adapted), prior.streaming().person(train, motion.fps)
+    teacher = together if own.share > 0 else None
     voices: dict[str, AudioToMotion] = {
         "prior": plain,
         "live": live,
-        "live, adapted": adapt(live, train[: round(STREAMING_SECONDS * motion.fps)], audio, delay / motion.fps),
+        "live, adapted": adapt(
+            live, train[: round(STREAMING_SECONDS * motion.fps)], audio, delay / motion.fps, teacher
+        ),
         "adapted": adapted,
-        "together": Ensemble([own, adapted]),
+        "together": together,
     }
     shift = round(delay / motion.fps * SAMPLE_RATE)
     sound = audio[shift:] if shift >= 0 else np.pad(audio, (-shift, 0))
@@ -284,6 +288,7 @@ def timed(voice: AudioToMotion, said: np.ndarray) -> dict[str, float]:
     ``ready_p95``: seconds between the end of the chunk that a frame waited for and the frame;
     ``real_time_factor``: processor seconds per second of audio.
     """
+    whisper.encoded.cache_clear()  # a voice before may have asked for the same windows
     stream = voice.open()
     ready: list[float] = []
     ahead: list[float] = []

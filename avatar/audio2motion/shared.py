@@ -56,7 +56,7 @@ SILENCE = 0.3  # ... and in silence
 LEVEL = -16.0  # dBFS, of voices for a person whose own is not known: -12 to -24 do as well, 40 dB below it lips shut
 EARLY = 0.16  # seconds before the sound at which lips part after a pause, where that much audio is known ...
 _WAITS = 0.2  # ... because features wait for more than this; 0.2 s before the sound a pause must still be closed
-_STREAMING_GAIN = 1.1  # rows with little look-ahead predict less movement: this restores it
+_STREAMING_GAIN = 1.25  # rows with little look-ahead predict less movement: this restores it
 
 
 @dataclass(frozen=True)
@@ -110,22 +110,13 @@ class SharedPrior:
 
         Features then see 0.04 to 0.12 s of audio after their time, instead of 0.2 to 0.6 s.
         """
-        parts = self.encoder.parts
-        alone = len(parts) == 1  # then its rows come with those before them
-        quick = WhisperEncoder(hop=0.08, ahead=0.04, before=self.behind + self.ahead if alone else 0)
-        parts = [quick if part.name == quick.name else part for part in parts]
+        quick = WhisperEncoder(hop=0.08, ahead=0.04)
+        parts = [quick if part.name == quick.name else part for part in self.encoder.parts]
         return replace(self, encoder=SpeechEncoder(parts), gain=_STREAMING_GAIN * self.gain)
 
     def inputs(self, features: Float[np.ndarray, "T F"]) -> Float[Tensor, "T R"]:
-        """Inputs of the regression [T, R] for features [T, F] of consecutive rows.
-
-        Where the encoder gives each row with those before it, those of its window are taken.
-        """
-        size = len(self.input_mean)
-        rows = project(features.reshape(-1, size), self.input_mean, self.input_std, self.basis)
-        if features.shape[1] == size:
-            return stack(rows, self.behind, self.ahead)
-        return _moments(rows.view(len(features), -1, rows.shape[1]), self.ahead)
+        """Inputs of the regression [T, R] for features [T, F] of consecutive rows."""
+        return stack(project(features, self.input_mean, self.input_std, self.basis), self.behind, self.ahead)
 
     def gate(self, pause: float) -> VoiceActivityDetector:
         """Make the detector that closes the lips after ``pause`` seconds, for rows at `RATE`."""
@@ -162,15 +153,6 @@ def stack(rows: Float[Tensor, "T K"], behind: int, ahead: int) -> Float[Tensor, 
     padded = torch.cat([rows[:1].expand(behind, -1), rows, rows[-1:].expand(ahead, -1)])
     parts = [padded[i : i + len(rows)] for i in range(behind + 1 + ahead)]
     return torch.cat([*parts, torch.ones(len(rows), 1)], 1)
-
-
-def _moments(windows: Float[Tensor, "T N K"], ahead: int) -> Float[Tensor, "T R"]:
-    """As `stack`, of rows [T, N, K] with those before them: of row t, those that come with row ``t + ahead``."""
-    count, around, _ = windows.shape
-    last = (torch.arange(count) + ahead).clamp(max=count - 1)
-    short = torch.arange(count) + ahead - last  # of the end, whose last row repeats
-    place = (short[:, None] + torch.arange(around)).clamp(max=around - 1)
-    return torch.cat([windows[last[:, None], place].flatten(1), torch.ones(count, 1)], 1)
 
 
 @dataclass
@@ -342,10 +324,7 @@ def _unpack(path: Path | str, tensors: dict[str, Tensor], metadata: dict[str, An
     sizes = check_tensors(tensors, path, {f"prior.{name}": shape for name, shape in shapes.items()})
     tensors = {name: tensor.float() for name, tensor in tensors.items()}
     encoder = build_encoder(metadata.get("encoder"), path)
-    if (
-        encoder.dim not in (sizes["F"], (behind + 1 + ahead) * sizes["F"])
-        or sizes["R"] != (behind + 1 + ahead) * sizes["K"] + 1
-    ):
+    if sizes["F"] != encoder.dim or sizes["R"] != (behind + 1 + ahead) * sizes["K"] + 1:
         raise AvatarError(f"{path}: its tensors do not fit its encoder and its rows.", fix="Train it again.")
     if not bool((tensors["prior.input_std"] > 0).all()):
         raise AvatarError(f"{path}: prior.input_std is not positive.", fix="Train it again.")
@@ -402,7 +381,7 @@ class _Mouth:
     def __init__(self, speech: SharedSpeech) -> None:
         self._speech = speech
         self._activity = speech.prior.gate(speech.pause)
-        self._features = np.zeros((0, speech.prior.encoder.dim), np.float32)
+        self._features = np.zeros((0, len(speech.prior.input_mean)), np.float32)
         self._gate = np.zeros(0, np.float32)  # from row `_left` of the features on
         self._left = 0  # rows of the features that are context on the left
 

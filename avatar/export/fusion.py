@@ -153,11 +153,12 @@ def with_all_of_it(camera: Camera, pivot: Float[Tensor, " 3"], radius: float) ->
     A close-up does not show the whole head, and what is cut off in all images would get flat walls.
     """
     x, y, depth = (camera.viewmat[:3, :3] @ pivot + camera.viewmat[:3, 3]).tolist()
-    near = max(depth - radius, depth / 4)  # of the ball's front
-    focal = min(camera.focal, FILLED * min(camera.width, camera.height) / 2 * near / radius)
-    column, row = (float(place) for place in camera.project(pivot))
-    room = min(column, row, camera.width - column, camera.height - row)
-    if room >= camera.focal * radius / near:
+    half = math.asin(min(radius / math.hypot(x, y, depth), 0.97))  # angle from the pivot to the ball's outline
+    middles = [math.atan2(abs(side), depth) for side in (x, y)]
+    reach = max(math.tan(min(middle + half, 1.5)) - math.tan(middle) for middle in middles)
+    focal = min(camera.focal, FILLED * min(camera.width, camera.height) / 2 / reach)
+    column, row = camera.project(pivot).tolist()
+    if min(column, row, camera.width - column, camera.height - row) >= camera.focal * reach:
         return camera
     cx, cy = camera.width / 2 - focal * x / depth, camera.height / 2 - focal * y / depth
     return replace(camera, focal=focal, cx=cx, cy=cy)

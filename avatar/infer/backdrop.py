@@ -8,6 +8,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from avatar.geometry.cameras import Camera
+from avatar.io.images import resize
 from avatar.methods.base import Method
 
 
@@ -48,9 +49,11 @@ def _enlarged(image: Tensor, camera: Camera) -> Tensor:
     import cv2
 
     size = np.array([camera.width, camera.height])
-    scale = camera.zoom * size / image.shape[1::-1]
+    pixels, whole = image.cpu().numpy(), (camera.zoom * size).round().astype(int)
+    if whole[0] < pixels.shape[1]:  # a larger image shrinks: its pixels are averaged
+        pixels = resize(pixels, (int(whole[0]), int(whole[1])))
+    scale = camera.zoom * size / pixels.shape[1::-1]
     shift = np.array(camera.shift) + 0.5 * scale - 0.5  # OpenCV counts from the middle of the first pixel
     matrix = np.column_stack([np.diag(scale), shift])
-    pixels = image.cpu().numpy()
     moved = cv2.warpAffine(pixels, matrix, (camera.width, camera.height), borderMode=cv2.BORDER_REPLICATE)
     return torch.from_numpy(moved).to(image.device)

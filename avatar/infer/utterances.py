@@ -2,7 +2,7 @@
 
 Audio is cut into parts that play one after the other: an utterance goes through the speech network, a long silence does
 not. Only what the next frame needs is pushed through the network, so a burst of audio makes no frame wait. An utterance
-that has not begun to be shown waits for its look-ahead in shares, so that no step runs the encoder twice.
+that has not begun to be shown waits for its look-ahead in shares, so that no step runs the encoder of live lips twice.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PIECE = SAMPLE_RATE // 50  # samples pushed through the speech network at once: 
 QUIET_SECONDS = 1.0  # of silence end an utterance: its lips are closed by then
 FLUSH_SECONDS = 0.3  # without new audio end an utterance that nobody ended
 LEVEL_SECONDS = 2.0, 10.0  # of speech, at least and at most, that tell how loud the speaker is
-SHARE = 0.5  # of the look-ahead is encoded in a step before an utterance is shown: less than two hops of any encoder
+SHARE = 0.5  # of the look-ahead is encoded in a step before an utterance is shown: less than two hops of streaming lips
 
 
 @dataclass(frozen=True)

@@ -83,9 +83,15 @@ class Limits(NamedTuple):
         return azimuth * share, elevation * share
 
     def share(self, place: tuple[float, float], turn: tuple[float, float]) -> float:
-        """How much of a turn is left that begins at a place and stops softly at the border; see `slowed`."""
-        if self.ratio(place[0] + 2 * turn[0], place[1] + 2 * turn[1]) <= 1 or self.ratio(*place) >= 1:
-            return float(self.ratio(*place) < 1)  # far from the border, or nothing
+        """How much of a turn is left that begins at a place and stops softly at the border; see `slowed`.
+
+        From a place beyond the border, a turn that leads back is left, and one that leads farther is not.
+        """
+        here = self.ratio(*place)
+        if here >= 1:
+            return float(self.ratio(place[0] + turn[0], place[1] + turn[1]) < here)
+        if self.ratio(place[0] + 2 * turn[0], place[1] + 2 * turn[1]) <= 1:
+            return 1.0  # far from the border
         low, high = 0.0, 2.0
         for _ in range(HALVINGS):
             middle = (low + high) / 2
@@ -305,14 +311,16 @@ class ViewCone:
         """Shares [T, 1] of the turns of a head that cameras [T, 3] leave to it.
 
         Args:
-            cameras: World positions; the filming camera, at the origin, leaves all.
+            cameras: World positions; the filming camera, at the origin, leaves all. From there the limits set in over
+                `ROOM` degrees, so that a head does not jump where a camera begins to move.
             views: [T, 2] in which the filming camera sees the head, degrees.
         """
         pivot, around = self._reference[1], Limits(*(limit + ROOM for limit in self.limits()))
-        turned = (cameras.norm(dim=-1) > NOTHING).tolist()
-        places = view_angles(pivot, cameras - pivot).tolist()
-        rows = zip(turned, places, views.tolist(), strict=True)
-        return torch.tensor([[around.share((p[0], p[1]), (v[0], v[1])) if away else 1.0] for away, p, v in rows])
+        places = view_angles(pivot, cameras - pivot)
+        away = ((places.norm(dim=-1, keepdim=True) - NOTHING) / ROOM).clamp(0, 1)
+        rows = zip(places.tolist(), views.tolist(), strict=True)
+        shares = torch.tensor([[around.share((p[0], p[1]), (v[0], v[1]))] for p, v in rows])
+        return 1 - away * (1 - shares)
 
     @functools.cached_property
     def _reference(self) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from avatar.preprocess.upright import SEARCHED, head_rotation, roll
 if TYPE_CHECKING:
     from avatar.preprocess.landmarker import Face
 
+Shown = Callable[[np.ndarray], np.ndarray]  # of a point [2], where it is in the photo as it lies
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png")
 OTHERS = (".heic", ".heif", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".jxl")  # of photos that are not read
 LEAST_FACE = 128  # pixels from forehead to chin
@@ -129,18 +130,19 @@ def find_faces(image: np.ndarray, pointed: bool = False) -> list[Face]:
     return [moved_face(face, 0, 0, scale) for face in found]
 
 
-def choose_face(path: Path, faces: Sequence[Face], config: PrepareConfig) -> Face:
+def choose_face(path: Path, faces: Sequence[Face], config: PrepareConfig, shown: Shown | None = None) -> Face:
     """Choose the face to learn, and refuse one that no avatar can be made of.
 
     Args:
         path: The photo, for the errors.
         faces: The faces in it, largest first.
         config: ``face`` chooses for the user.
+        shown: Where a point of the image is in the photo as the user sees it, which was turned.
 
     Raises:
         AvatarError: There is no face, or several could be meant, or it is too small, or turned or tilted too far.
     """
-    face = meant_face(path, faces, config)
+    face = meant_face(path, faces, config, shown)
     if face.height < LEAST_FACE:
         raise AvatarError(
             f"The face in {path} is only {face.height:.0f} pixels high;",
@@ -164,13 +166,14 @@ def choose_face(path: Path, faces: Sequence[Face], config: PrepareConfig) -> Fac
     return face
 
 
-def meant_face(path: Path, faces: Sequence[Face], config: PrepareConfig) -> Face:
+def meant_face(path: Path, faces: Sequence[Face], config: PrepareConfig, shown: Shown | None = None) -> Face:
     """Choose the face that is meant, whatever can be made of it.
 
     Args:
         path: The photo, for the errors.
         faces: The faces in it, largest first.
         config: ``face`` chooses for the user.
+        shown: See :func:`choose_face`.
 
     Raises:
         AvatarError: There is no face, or several could be meant.
@@ -179,23 +182,29 @@ def meant_face(path: Path, faces: Sequence[Face], config: PrepareConfig) -> Face
         raise AvatarError(f"No face was found in {path}.", fix="Give a photo that shows one face well, from the front.")
     wanted = config.wanted_face
     in_order = sorted(faces, key=lambda face: tuple(face.centre))
-    listed = ", ".join("one at {:.0f},{:.0f} ({:.0f} pixels high)".format(*f.centre, f.height) for f in in_order)
+    places = [face.centre if shown is None else shown(face.centre) for face in in_order]
+    listed = ", ".join(
+        "one at {:.0f},{:.0f} ({:.0f} pixels high)".format(*place, face.height)
+        for place, face in zip(places, in_order, strict=True)
+    )
+    listed = f"From the left{'' if shown is None else ', once the photo is upright'}: {listed}."
     if wanted is None:
         meant = [face for face in faces if face.height >= COUNTS * faces[0].height]
         if len(meant) > 1:
             raise AvatarError(
-                f"There are {len(meant)} faces in {path}.", why=f"From the left: {listed}.",
+                f"There are {len(meant)} faces in {path}.", why=listed,
                 fix="Say whose avatar this is with --face, a point X,Y in it or its number.",
             )  # fmt: skip
         return faces[0]
     if isinstance(wanted, int):
         if wanted > len(in_order):
-            raise AvatarError(f"There is no face {wanted} in {path}.", why=f"From the left: {listed}.")
+            raise AvatarError(f"There is no face {wanted} in {path}.", why=listed)
         return in_order[wanted - 1]
     # Boxes overlap where people stand close: of two that hold the point, it is the face whose middle is nearer.
     nearest = min(in_order, key=lambda face: (_outside(face, wanted), float(np.linalg.norm(face.centre - wanted))))
     if _outside(nearest, wanted) > FAR * nearest.height:
-        raise AvatarError(f"There is no face near {wanted[0]},{wanted[1]} in {path}.", why=f"From the left: {listed}.")
+        place = wanted if shown is None else shown(np.array(wanted, float)).round().astype(int)
+        raise AvatarError(f"There is no face near {place[0]},{place[1]} in {path}.", why=listed)
     return nearest
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from avatar.preprocess.config import PrepareConfig
 from avatar.preprocess.ingest import Crop, crop_treatments, fits, frame_head, working_size
 from avatar.preprocess.photo import choose_face, find_faces, meant_face, read_photo
 from avatar.preprocess.stage import StageContext
-from avatar.preprocess.upright import quarter_turns, turned
+from avatar.preprocess.upright import moved_point, quarter_turns, turned
 
 NAME = "ingest"
 INPUTS: tuple[str, ...] = ()
@@ -46,11 +47,13 @@ def run(ctx: StageContext, out: Path) -> IngestResult:
     _check_crop(config, image)
     faces = find_faces(image, isinstance(config.wanted_face, tuple))
     seen = meant_face(ctx.video, faces, config) if faces else None
+    shown = None
     if turns := quarter_turns(image, seen):
         image, config = turned(image, turns, config, seen)
+        shown = partial(moved_point, width=image.shape[1], height=image.shape[0], turns=-turns)
         faces = find_faces(image, isinstance(config.wanted_face, tuple))
         colours.append(Treatment("turned", f"The photo was turned by {_TURNS[turns]}, so that the head is upright."))
-    face, (height, width) = choose_face(ctx.video, faces, config), image.shape[:2]
+    face, (height, width) = choose_face(ctx.video, faces, config, shown), image.shape[:2]
     if (square := config.square) is not None:
         fits(face.box[None], face.height, config)
         head = Crop(*square)

@@ -44,7 +44,8 @@ def quarter_turns(image: np.ndarray, face: Face | None) -> int:
     votes, apart = np.zeros(4), np.full(4, np.inf)
     for turns in range(4):
         place = None if face is None else moved_point(face.centre, width, height, turns)
-        found = _at(_look(np.rot90(image, turns)), place, face)
+        # What was found as the photo lies may be too small for a look at all of it.
+        found = face if turns == 0 and face is not None else _at(_look(np.rot90(image, turns)), place, face)
         if found is not None:
             more = round(roll(found) / 90) % 4
             votes[(turns + more) % 4] += 1
@@ -63,8 +64,9 @@ def turned(image: np.ndarray, turns: int, config: PrepareConfig, face: Face | No
         face: The face that is meant; None: none was found.
     """
     height, width = image.shape[:2]
-    if face is not None and config.face is not None:
-        x, y = moved_point(face.centre, width, height, turns).round().astype(int)
+    meant = config.wanted_face if face is None else face.centre
+    if meant is not None and not isinstance(meant, int):
+        x, y = moved_point(np.array(meant, float), width, height, turns).round().clip(0).astype(int)
         config = replace(config, face=f"{x},{y}")
     if (square := config.square) is not None:
         corners = np.array([[square.x, square.y], [square.x + square.side, square.y + square.side]])

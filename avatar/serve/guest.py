@@ -229,11 +229,15 @@ class Guest:
             raise AvatarError("The face is not moved by hand here.", fix="`avatar view` has sliders for it.")
         beyond = fields["beyond"]
         sliders = Sliders(**{name: fields[name] for name in RANGES})
+        by_hand = (sliders.yaw, sliders.pitch, sliders.roll) != (0, 0, 0)
 
         def adjust(motion: Motion) -> Motion:
             moved = apply_controls(motion, **vars(sliders))
-            place = self.listener.session.camera.position.expand(len(moved), 3)
-            return moved if beyond else self.character.avatar.cone.limit_head(moved, place)[0]
+            if beyond:
+                return moved
+            # Only a head that is turned by hand is held before a turned camera; the person's own turns were filmed.
+            place = self.listener.session.camera.position.expand(len(moved), 3) if by_hand else None
+            return self.character.avatar.cone.limit_head(moved, place)[0]
 
         self.listener.session.adjust = adjust if sliders != Sliders() else None
         if beyond != self._beyond:

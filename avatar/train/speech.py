@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # Of the person's face, for streaming lips: their features cost five times as much, and a minute is enough.
 STREAMING_SECONDS = 120.0
-# For all others: what an hour would add to it is little, and it would take gigabytes.
+# Of it, for all others: what an hour would add is little, and it would take gigabytes.
 ADAPTING_SECONDS = 1200.0
 
 
@@ -70,9 +70,9 @@ def train_speech(
         return
     motion = _tracked_motion(data)[: data.test_start]
     samples, delay = load_audio(data.audio_path), data.info.audio_delay_s
-    personal = None
+    part, personal = first_seen(motion, round(ADAPTING_SECONDS * data.fps)), None
     try:
-        personal = train_personal(motion, samples, speech_encoder(encoder), delay, seed=seed)
+        personal = train_personal(part, samples, speech_encoder(encoder), delay, seed=seed)
     except TooLittleFace as error:
         if prior is None:  # then nothing would drive the lips
             raise
@@ -83,7 +83,6 @@ def train_speech(
         (folder / PERSONAL).unlink(missing_ok=True)
     if prior is None:
         return
-    part = first_seen(motion, round(ADAPTING_SECONDS * data.fps))
     adapted = adapt(prior.person(motion, data.fps), part, samples, delay)
     adapted.save(folder / SHARED)
     together = Ensemble.of(personal, adapted) if personal is not None and personal.share > 0 else None

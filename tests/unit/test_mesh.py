@@ -89,7 +89,7 @@ def test_images_with_depth_from_all_sides_make_a_sphere():
 @pytest.mark.parametrize("focal", [300.0, 1500.0])
 def test_a_close_up_is_looked_at_from_farther_away(focal: float):
     """All of a ball around the pivot is in the image, from all sides; where it is anyway, nothing changes."""
-    camera = Camera.source(focal, 90.0, 140.0, 256, 256)
+    camera = Camera.source(focal, 120.0, 140.0, 256, 256)
     pivot, radius = torch.tensor([-2.0, 1.0, 60.0]), 17.0
     whole = with_all_of_it(camera, pivot, radius)
     assert (whole is camera) == (focal == 300.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from avatar.backends import nerfacc
 from avatar.data import PersonDataset
 from avatar.errors import AvatarError
 from avatar.fields.gaussians import REGIONS
-from avatar.methods.nerf import sampling
+from avatar.methods.nerf import composite, sampling
 from avatar.methods.nerf.composite import smoothed_outline
 from avatar.methods.nerf.config import NerfConfig, RegularizerConfig
 from avatar.methods.nerf.head_shape import _skull
@@ -93,6 +94,47 @@ def test_an_outline_gets_more_rays_than_the_inside():
     assert len(asked[1]) < 4 * 60 and torch.equal(smooth[:, -3:], one[:, -3:])
     flat = torch.full((5, 5, 4), 0.7)
     assert smoothed_outline(flat, (0, 0, 5, 5), lambda places: pytest.fail("nothing is steep")) is flat
+
+
+def test_a_fuzzy_image_is_drawn_in_parts(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(composite, "RAYS_AT_ONCE", 1000)
+    image = torch.rand(40, 50, 5, generator=torch.Generator().manual_seed(0))
+    asked = []
+
+    def draw(places: Tensor) -> Tensor:
+        asked.append(len(places))
+        return places[:, :1].expand(-1, 5)
+
+    smooth = smoothed_outline(image, (0, 0, 50, 40), draw)
+    assert max(asked) == 1000 and sum(asked) > 4 * 1500 and smooth.shape == image.shape
+    torch.testing.assert_close(smooth[7, 9], torch.full((5,), 9.5))
+
+
+def test_the_outline_has_the_depth_of_what_it_shows(made: NerfAvatar):
+    """Where half of a pixel's rays miss the head, its depth is that of the others."""
+    motion, camera = made.filmed.motion, made.filmed.camera  # type: ignore[union-attr]
+    real = made._draw_head
+
+    def solid(rays: Any, face: Any) -> Any:
+        drawn = real(rays, face)
+        hit = (drawn.alpha > 0).float()
+        return drawn._replace(alpha=hit, depth=60 * hit)
+
+    made._draw_head = solid  # type: ignore[method-assign]
+    try:
+        with torch.no_grad():
+            head = made.head_image(motion, 3, camera)
+    finally:
+        del made._draw_head
+    shown = head.alpha > 0
+    assert ((head.alpha > 0.1) & (head.alpha < 0.9)).any()
+    torch.testing.assert_close(head.aux["depth"][shown], torch.full_like(head.aux["depth"][shown], 60.0))
+
+
+def test_frames_are_counted_from_the_end_too(made: NerfAvatar):
+    motion, camera = made.filmed.motion, made.filmed.camera  # type: ignore[union-attr]
+    with torch.no_grad():
+        assert torch.equal(made(motion, -1, camera).rgb, made(motion, len(motion) - 1, camera).rgb)
 
 
 def test_hanging_hair_is_left_to_gaussians(person: Path):

@@ -6,6 +6,7 @@ import html
 import json
 import zipfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -35,7 +36,7 @@ from avatar.motion.face_channels import CHANNELS, encode, open_lips, opening_cha
 from avatar.motion.population import landmark_basis, stand_in
 from avatar.motion.statistics import MotionStats
 from avatar.paths import file_sha256, read_json
-from avatar.preprocess import photo_ingest
+from avatar.preprocess import photo_ingest, upright
 from avatar.preprocess.config import PrepareConfig
 from avatar.preprocess.landmarker import Face
 from avatar.preprocess.photo import check_photo, choose_face, direction, find_faces, is_photo, read_photo
@@ -112,6 +113,34 @@ def test_a_photo_is_turned_until_the_head_is_upright(turns: int):
     assert np.array_equal(upright, photo) and moved.crop == "30,20,64"
     height, width = lies.shape[:2]
     assert moved.wanted_face == tuple(moved_point(np.array([40, 60]), width, height, back).round())
+
+
+def test_places_in_a_photo_that_is_turned_are_those_of_the_photo_as_it_lies():
+    """Both those that the user gives, where no face was found at first, and those that an error lists."""
+    lies, config = np.zeros((300, 400, 3), np.uint8), PrepareConfig(face="50,20")
+    _, moved = turned(lies, 1, config, None)
+    assert moved.face == "20,350"
+    back = partial(moved_point, width=300, height=400, turns=-1)
+    assert tuple(back(np.array([20, 350]))) == (50, 20)
+    two = [face(100, 200), face(220, 200)]
+    listed = r"once the photo is upright: one at 200,100 \(.*one at 200,220"
+    with pytest.raises(AvatarError, match=listed):
+        choose_face(Path("p.jpg"), two, PrepareConfig(), lambda point: point[::-1])
+    with pytest.raises(AvatarError, match="no face near 5,900"):
+        choose_face(Path("p.jpg"), two, PrepareConfig(face="900,5"), lambda point: point[::-1])
+
+
+def test_a_small_upright_face_has_a_vote(monkeypatch: pytest.MonkeyPatch):
+    """A look at all of a group finds it only where the photo is turned, and wrongly."""
+    need_landmarker()
+    picture = cv2.resize(portrait(), (420, 420), interpolation=cv2.INTER_CUBIC)
+    (known,) = find_faces(picture)
+    lying = find_faces(np.ascontiguousarray(np.rot90(picture)))
+    looked = iter([lying, [], []])  # for one turn, two and three
+    monkeypatch.setattr(upright, "_look", lambda image: next(looked))
+    monkeypatch.setattr(upright, "_at", lambda faces, place, face: faces[0] if faces else None)
+    monkeypatch.setattr(upright, "roll", lambda face: 0.0)
+    assert quarter_turns(picture, known) == 0
 
 
 def test_a_photo_on_its_side_is_stored_like_the_upright_one(tmp_path: Path):

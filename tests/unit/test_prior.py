@@ -234,27 +234,6 @@ def test_short_windows_give_rows_of_the_right_time(monkeypatch: pytest.MonkeyPat
     assert np.array_equal(rows, streamed(encoder, ramp, len(ramp)))
 
 
-def test_rows_come_with_those_before_them_as_their_window_has_them(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(whisper, "_stem", _Clock)
-    encoder = whisper.WhisperEncoder(hop=0.08, ahead=0.04, before=7)
-    ramp = np.arange(3 * SAMPLE_RATE + 100, dtype=np.float32) / SAMPLE_RATE
-    rows = streamed(encoder, ramp, 1234).reshape(76, 8, 128)
-    times = np.arange(76)[:, None] / 25 + np.arange(-7, 1) / 25
-    assert np.abs(rows[45:70, :, [0, 64]].mean(-1) - times[45:70]).max() < 1e-4
-    assert (
-        encoder.config["before"] == 7 and encoder.look_ahead == whisper.WhisperEncoder(hop=0.08, ahead=0.04).look_ahead
-    )
-
-    class Counting(_Clock):  # which window a row is of
-        def forward(self, samples: torch.Tensor) -> torch.Tensor:
-            self.count = getattr(self, "count", 0) + 1
-            return 0 * super().forward(samples) + self.count
-
-    monkeypatch.setattr(whisper, "_stem", Counting)
-    rows = streamed(whisper.WhisperEncoder(hop=0.08, ahead=0.04, before=7), ramp, 1234).reshape(76, 8, 128)
-    assert (rows == rows[:, :1, :1]).all() and len(np.unique(rows)) > 30
-
-
 def test_two_networks_encode_a_window_once(monkeypatch: pytest.MonkeyPatch):
     """The personal network takes rows of the middle, the shared one later ones, of the same windows."""
 
@@ -271,18 +250,7 @@ def test_two_networks_encode_a_window_once(monkeypatch: pytest.MonkeyPatch):
     streams = [whisper.WhisperEncoder(ahead=ahead).open() for ahead in (0.2, 0.6)]
     pushed = [np.concatenate([stream.push(ramp), stream.finish()]) for stream in streams]
     assert pushed[0].shape == pushed[1].shape and stem.count <= 10 / 0.4 + 2  # and two for the end
-
-
-def test_moments_of_a_window_are_those_of_rows(monkeypatch: pytest.MonkeyPatch):
-    """Where every window has the same rows, reading them anew changes nothing; the last row repeats at the end."""
-    plain = some_prior()
-    rows = np.random.default_rng(0).normal(size=(30, 3)).astype(np.float32)
-    padded = np.concatenate([np.repeat(rows[:1], 7, 0), rows])
-    with_those_before = np.concatenate([padded[i : i + 30] for i in range(8)], 1)
-    weights = torch.arange(3.0 * 8 + 1)[:, None].expand(-1, len(ARTICULATION)).contiguous()
-    standard = {"input_mean": torch.zeros(3), "input_std": torch.ones(3), "basis": torch.eye(3)}
-    prior = dataclasses.replace(plain, **standard, weights=weights, behind=5, ahead=2)
-    assert torch.equal(prior.inputs(with_those_before), prior.inputs(rows))
+    assert np.array_equal(streamed(whisper.WhisperEncoder(), ramp.astype(np.float64), 1234), pushed[1])
 
 
 @needs_whisper

@@ -213,6 +213,22 @@ def test_camera_and_head_do_not_add_up_beyond_the_limits() -> None:
                        cone.limit_head(wild)[0].head_rotation)  # fmt: skip
 
 
+def test_a_head_does_not_jump_where_a_camera_begins_to_move() -> None:
+    narrow = Limits(left=10, right=10, down=8, up=8)
+    cone = cone_of(narrow, head_translation=tuple(PIVOT.tolist()), head=HeadLimits(Limits(24, 24, 12, 12), 12))
+    source, wild = Camera.source(500.0, 100, 100, 200, 200), apply_controls(turning(0, 0), yaw=22)[:1]
+    seen = []
+    for degrees in np.arange(0, 12, 0.25):
+        camera = source.orbit(cone._reference[1], -float(degrees), 0).position
+        seen.append(-float(cone.directions(cone.limit_head(wild, camera[None])[0])[0, 0]))
+    assert seen[0] - seen[-1] > 6 and np.abs(np.diff(seen)).max() < 1.2
+
+
+def test_a_camera_beyond_the_limits_leaves_turns_that_lead_back() -> None:
+    assert LIMITS.share((40, 0), (10, 0)) == 0 and LIMITS.share((40, 0), (-10, 0)) == 1
+    assert LIMITS.share((5, 0), (2, 0)) == 1 and 0 < LIMITS.share((15, 0), (20, 0)) < 0.5
+
+
 @pytest.mark.parametrize(("own", "asked"), [(True, {}), (False, {"pose_scale": ("2",)})])
 def test_the_person_s_own_motion_is_left_to_a_turned_camera(tmp_path: Path, own: bool, asked: dict[str, Any]) -> None:
     turning(10, 2, frames=100).save(tmp_path / "motion.safetensors")

@@ -65,5 +65,15 @@ def test_a_background_grows_with_the_person() -> None:
     assert backdrop(zoomed, None) is backdrop(zoomed, None)
 
 
+def test_a_larger_background_is_averaged() -> None:
+    """Stripes of a pixel, of which a pixel of the image holds sixteen, are grey at any zoom."""
+    backdrop = Backdrop(SimpleNamespace())  # type: ignore[arg-type]
+    stripes = torch.zeros(1024, 1024, 3, dtype=torch.uint8)
+    stripes[:, ::2] = 200
+    shown = backdrop(Camera.source(100.0, 32.0, 32.0, 64, 64).zoomed((32.0, 32.0), 1.1), stripes)
+    assert shown is not None and shown.shape == (64, 64, 3)
+    assert (shown.float() - 100).abs().max() < 12
+
+
 def _half(image: torch.Tensor) -> torch.Tensor:
     return image[::2, ::2].contiguous()

@@ -25,7 +25,7 @@ _ROWS_PER_SECOND = 50.0
 _FIRST = 0.01  # seconds; the time of the network's first row
 _PER_ROW = 2  # rows of the network to a row here
 _HEAD = 64  # channels per attention head
-_WINDOWS = 32  # that are kept: as many as a piece of 10 s has
+_WINDOWS = 128  # that are kept, 16 MB of rows: pieces of 10 s of some recordings at once
 
 
 class _Layer(nn.Module):
@@ -113,29 +113,24 @@ class WhisperEncoder:
         window: Seconds that the network sees at a time.
         hop: Seconds between windows; shorter means less waiting and more work.
         ahead: Seconds of audio after a row that its window has at least; with 0.6 rows are of the window's middle.
-        before: How many rows before each it comes with, oldest first. They are read from the same window, which knows
-            more of what followed them than the window that they were first read from.
     """
 
-    OPTIONS: ClassVar[Mapping[str, tuple[float, float]]] = {
-        "window": (0.5, 30), "hop": (0.02, 10), "ahead": (0, 10), "before": (0, 100),
-    }  # fmt: skip
+    OPTIONS: ClassVar[Mapping[str, tuple[float, float]]] = {"window": (0.5, 30), "hop": (0.02, 10), "ahead": (0, 10)}
     name = "whisper"
     rate = RATE
     first = 0.0
 
-    def __init__(self, window: float = 1.6, hop: float = 0.4, ahead: float = 0.6, before: float = 0) -> None:
-        self.window, self.hop, self.ahead, self.before = window, hop, ahead, round(before)
+    def __init__(self, window: float = 1.6, hop: float = 0.4, ahead: float = 0.6) -> None:
+        self.window, self.hop, self.ahead = window, hop, ahead
         aligned = abs(hop * RATE - round(hop * RATE)) < 1e-6  # then some row has just missed the window before
         self.look_ahead = hop + (int(np.ceil(ahead * RATE - 1e-6)) - 1) / RATE if aligned else hop + ahead
         self._stem = _stem()
-        self.dim = (self.before + 1) * _PER_ROW * self._stem.width
+        self.dim = _PER_ROW * self._stem.width
 
     @property
     def config(self) -> dict[str, Any]:
         """``name`` and the options."""
-        config = {"name": self.name, "window": self.window, "hop": self.hop, "ahead": self.ahead}
-        return config | {"before": self.before} if self.before else config
+        return {"name": self.name, "window": self.window, "hop": self.hop, "ahead": self.ahead}
 
     def open(self) -> WhisperStream:
         """Begin a recording."""
@@ -152,14 +147,12 @@ class WhisperEncoder:
         rows = np.arange(row, int((end - self.ahead) * RATE + 1e-6) + 1)
         if not len(rows):
             return np.zeros((0, self.dim), np.float32)
-        encoded = _encoded(self._stem, samples.tobytes())
-        inside = (np.arange(_PER_ROW) - (_PER_ROW - 1) / 2) / _PER_ROW
-        places = np.arange(-self.before, 1)[:, None] + inside  # rows from each one
-        times = (rows[:, None] + places.ravel()) / RATE
-        at = ((times - (end - self.window) - _FIRST) * _ROWS_PER_SECOND).clip(0, len(encoded) - 1.001)
+        network = encoded(self._stem, samples.tobytes())
+        times = rows[:, None] / RATE + (np.arange(_PER_ROW) - (_PER_ROW - 1) / 2) / (_PER_ROW * RATE)
+        at = ((times - (end - self.window) - _FIRST) * _ROWS_PER_SECOND).clip(0, len(network) - 1.001)
         low = at.astype(int)
         part = (at - low)[..., None].astype(np.float32)
-        return (encoded[low] * (1 - part) + encoded[low + 1] * part).reshape(len(rows), -1)
+        return (network[low] * (1 - part) + network[low + 1] * part).reshape(len(rows), -1)
 
 
 class WhisperStream:
@@ -174,7 +167,7 @@ class WhisperStream:
     def push(self, samples: np.ndarray) -> np.ndarray:
         """Take samples [N]; return rows [n, dim]."""
         out = [np.zeros((0, self._encoder.dim), np.float32)]
-        self._held = np.concatenate([self._held, samples])
+        self._held = np.concatenate([self._held, samples.astype(np.float32, copy=False)])
         self._total += len(samples)
         while self._total - self._done >= self._hop:
             out.append(self._next())
@@ -205,7 +198,7 @@ def _stem() -> WhisperStem:
 
 
 @functools.lru_cache(_WINDOWS)
-def _encoded(stem: WhisperStem, samples: bytes) -> np.ndarray:
+def encoded(stem: WhisperStem, samples: bytes) -> np.ndarray:
     """Rows [T, width] of a window. The networks of an ensemble ask for the same windows one after another."""
     with torch.inference_mode():
         return stem(torch.from_numpy(np.frombuffer(samples, np.float32).copy())[None])[0].numpy()

@@ -15,22 +15,24 @@ from avatar.methods.base import RenderOutput
 from avatar.methods.batch import Box
 from avatar.methods.nerf.torso import DRAWN
 
+RAYS_AT_ONCE = 131_072  # of a part of an image, without gradients
 _EVEN, _STEEP = 0.2, 0.4  # difference of opacity to a neighbour from which on more rays count, and count alone
 _IN_PIXEL = ((0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75))  # where they are
 ALPHA, SPREAD, HIDDEN = "head_alpha", "spread", "hidden"  # names in `RenderOutput.aux`
 
 
 def smoothed_outline(
-    image: Float[Tensor, "h w 4"], box: Box, draw: Callable[[Tensor], Tensor]
-) -> Float[Tensor, "h w 4"]:
+    image: Float[Tensor, "h w C"], box: Box, draw: Callable[[Tensor], Tensor]
+) -> Float[Tensor, "h w C"]:
     """Draw four rays in each pixel at which opacity changes steeply.
 
     The field is solid within a step, so one ray shows all of the head or nothing: the outline would have stairs.
 
     Args:
-        image: Color times opacity and opacity, of one ray in each pixel.
+        image: Color times opacity, opacity, and what else is multiplied with it, of one ray in each pixel.
         box: The part of an image that it is.
-        draw: Gives the same [N, 4] at places [N, 2] of the whole image, in pixels from its corner.
+        draw: Gives the same [N, C] at places [N, 2] of the whole image, in pixels from its corner. It is asked for
+            `RAYS_AT_ONCE` at most: where an image is fuzzy, most of its pixels are steep.
     """
     if image.numel() == 0:  # the head is outside of the image
         return image
@@ -41,7 +43,9 @@ def smoothed_outline(
     if len(x) == 0:
         return image
     pixels = torch.stack([x + box[0], y + box[1]], -1).to(image)
-    drawn = draw((pixels[:, None] + image.new_tensor(_IN_PIXEL)).view(-1, 2)).view(len(x), -1, 4).mean(1)
+    places = (pixels[:, None] + image.new_tensor(_IN_PIXEL)).view(-1, 2)
+    rays = torch.cat([draw(part) for part in places.split(RAYS_AT_ONCE)])
+    drawn = rays.view(len(x), -1, image.shape[-1]).mean(1)
     return image.index_put((y, x), torch.lerp(image[y, x], drawn, share[y, x, None]))
 
 

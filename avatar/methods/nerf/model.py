@@ -18,7 +18,15 @@ from avatar.fields.triplane import TriplaneHash
 from avatar.geometry.cameras import Camera
 from avatar.methods.base import Method, ParamGroup, Playback, RenderOutput
 from avatar.methods.batch import Batch, Box
-from avatar.methods.nerf.composite import ALPHA, HIDDEN, SPREAD, enlarged, smoothed_outline, sorted_by_depth
+from avatar.methods.nerf.composite import (
+    ALPHA,
+    HIDDEN,
+    RAYS_AT_ONCE,
+    SPREAD,
+    enlarged,
+    smoothed_outline,
+    sorted_by_depth,
+)
 from avatar.methods.nerf.config import NerfConfig
 from avatar.methods.nerf.head_shape import FADE, neck_fade
 from avatar.methods.nerf.hidden import hidden_error
@@ -39,7 +47,6 @@ if TYPE_CHECKING:
 BELOW = "torso."  # what the names of the tensors of the Gaussians begin with
 _HALF = tuple(f"{BELOW}gaussians.{name}" for name in ("bind_weight", "colors", "quats", "scales"))  # in a model file
 _ENLARGED = 1.25  # times as wide as training frames are images whose head is drawn smaller
-RAYS_AT_ONCE = 131_072  # of an image that is not trained on
 WARMUP = 100  # steps of the networks and the encoding
 # Channels of the condition (face, gaze, head rotation) by group: mouth, eyes, pose.
 _GAZE, _POSE = len(CHANNELS), len(CHANNELS) + 2
@@ -222,6 +229,7 @@ class NerfModel(Method):
         """The frame with face channels that cells were kept for; training frames have such."""
         if self.training:
             return motion, index
+        index %= len(motion)
         frame = motion[index : index + 1]
         return frame.map(face=self.torso.conditioner.in_range(frame.face, _BEYOND)), 0
 
@@ -370,10 +378,12 @@ class NerfModel(Method):
 
             def at(places: Tensor) -> Tensor:
                 drawn = self._draw_head(head_rays(motion, index, camera, places - 0.5), face)
-                return torch.cat([drawn.rgb, drawn.alpha[:, None]], 1)
+                return torch.cat([drawn.rgb, drawn.alpha[:, None], (drawn.alpha * drawn.depth)[:, None]], 1)
 
-            image = smoothed_outline(torch.cat(values[:2], -1), box, at)
-            values[:2] = image[..., :3], image[..., 3:]
+            rgb, alpha, depth = values[:3]
+            image = smoothed_outline(torch.cat([rgb, alpha, alpha * depth], -1), box, at)
+            alpha = image[..., 3:4]
+            values[:3] = image[..., :3], alpha, image[..., 4:] / alpha.clamp_min(1e-12)
         return box, values
 
     def _head_as_filmed(self, motion: Motion, index: int, camera: Camera) -> tuple[Box, Tensor]:
