@@ -122,7 +122,7 @@ def made(subject, stopped) -> Path:
         patch.setattr(personal_training, "MEMBERS", 2)
         patch.setattr(personal_training, "_train", lambda a, b, c, d, steps, *rest: shrunk(a, b, c, d, 2, *rest))
         killed(command, "train_headmotion", arguments)
-    assert (stopped / "personal.safetensors").is_file() and not (stopped / "headmotion.safetensors").exists()
+    assert (stopped / "shared.safetensors").is_file() and not (stopped / "headmotion.safetensors").exists()
     assert main(arguments) == 0
     return stopped
 

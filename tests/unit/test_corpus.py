@@ -33,15 +33,15 @@ from avatar.corpus.train import fit_on, prepare_all
 from avatar.corpus.workers import spread
 from avatar.data.person import PersonInfo
 from avatar.errors import AvatarError
-from avatar.io.audio import SAMPLE_RATE
 from avatar.io.checkpoint import save_tensors
-from avatar.motion import Motion, arkit_files, facegood
+from avatar.motion import arkit_files, facegood
 from avatar.motion.arkit import INDEX
 from avatar.motion.mouth import ARTICULATION, GEOMETRY
 from avatar.paths import read_json, write_json
 from avatar.sync.judge import REACH
 from avatar.train.speech import load_prior, train_speech
 from tests.media import need_landmarker, portrait, shifted, write_sound, write_video
+from tests.mute import Mute
 from tests.person import person_info
 from tests.talking import talking
 
@@ -643,31 +643,6 @@ def small_prior(path: Path) -> SharedPrior:
     return prior
 
 
-class _Mute:
-    """A personal network that moves nothing."""
-
-    share, voice_db, look_ahead, opened = 0.5, None, 0.0, False
-
-    def __init__(self, fps: float) -> None:
-        self.fps, self.samples = fps, 0
-
-    def save(self, path: Path) -> None:
-        """Nothing to store."""
-
-    def open(self) -> _Mute:
-        self.opened = True
-        return self
-
-    def push(self, samples: np.ndarray) -> Motion:
-        before, self.samples = self.samples, self.samples + len(samples)
-        return Motion.zeros(
-            round(self.samples / SAMPLE_RATE * self.fps) - round(before / SAMPLE_RATE * self.fps), self.fps
-        )
-
-    def finish(self) -> Motion:
-        return Motion.zeros(0, self.fps)
-
-
 @pytest.mark.parametrize("voiced", [False, True])
 def test_a_run_keeps_the_prior_that_was_chosen(voiced: bool, tmp_path: Path, monkeypatch):
     small_prior(tmp_path / "mine.safetensors")
@@ -677,7 +652,7 @@ def test_a_run_keeps_the_prior_that_was_chosen(voiced: bool, tmp_path: Path, mon
     write_sound(person.audio_path, 4.0)
     for name in ("person", "run"):
         talking()[0][:90].save(tmp_path / name / "motion.safetensors")
-    own = _Mute(person.fps)
+    own = Mute(person.fps)
     monkeypatch.setattr("avatar.audio2motion.personal_training.train_personal", lambda *_, **__: own)
     prior = load_prior(tmp_path / "mine.safetensors")
     train_speech(person, tmp_path / "run", prior, encoder="mel", seed=0, keep=True)

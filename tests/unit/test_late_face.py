@@ -18,6 +18,7 @@ from avatar.audio2motion.shared_adaptation import adapt_to_features
 from avatar.io.audio import write_wav
 from avatar.motion import Motion, mouth
 from avatar.train import speech as training
+from tests.mute import Mute
 from tests.person import person_info
 from tests.unit.test_prior import FRAMES, some_prior, talking, voice
 
@@ -60,7 +61,7 @@ def test_streaming_lips_learn_from_the_first_seconds_with_a_face(
     monkeypatch.setattr(training, "STREAMING_SECONDS", 4.0)
     monkeypatch.setattr(
         "avatar.audio2motion.personal_training.train_personal",
-        lambda *_, **__: SimpleNamespace(save=lambda path: None, share=0.5),
+        lambda *_, **__: Mute(FPS),
     )
     for name in ("person", "run"):
         (tmp_path / name).mkdir()
