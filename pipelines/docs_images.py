@@ -174,7 +174,8 @@ def silence(avatar: Avatar, path: Path) -> np.ndarray:
 def mouths(page: Path) -> np.ndarray:
     """The mouths of an image of `pipelines.compare`: filmed, Gaussians, field, without the labels between them."""
     image = read_rgb(page)
-    label = np.median(image.reshape(len(image), -1), axis=1) < 60  # rows of pixels that are mostly dark
+    grey = np.median(image[:8])  # of labels; beside mouths it is black
+    label = (np.abs(image.mean(2) - grey) < 6).mean(1) > 0.5
     begins = np.flatnonzero(label[:-1] & ~label[1:]) + 1
     ends = np.flatnonzero(~label[:-1] & label[1:]) + 1
     return np.vstack([image[begins[n] : ends[n]] for n in (3, 4, 5)])
