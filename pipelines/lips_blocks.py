@@ -32,7 +32,7 @@ from avatar.log import info, on_terminal
 from avatar.motion import Motion
 from avatar.motion.mouth import OPENING, articulation, mouth_channels
 from avatar.paths import write_json
-from avatar.train.speech import STREAMING_SECONDS
+from avatar.train.speech import STREAMING_SECONDS, first_seen
 
 BLOCKS = 3
 GAP_SECONDS = 0.5  # on either side of a block, not trained on either
@@ -163,7 +163,8 @@ def _adapted(material: Material, kind: str, said: Said | None = None) -> SharedS
     """The network adapted, live lips also to what the ensemble ``said``."""
     if kind not in material.adapted:
         streaming = kind == "streaming"
-        motion = first_seconds(material.motion, STREAMING_SECONDS) if streaming else material.motion
+        motion = material.motion
+        motion = first_seen(motion, round(STREAMING_SECONDS * motion.fps)) if streaming else motion
         material.adapted[kind] = adapt_to_features(_person(material, kind), motion, material.priors[kind][1], said)
     return material.adapted[kind]
 
@@ -208,12 +209,6 @@ _PARTS |= {f"streaming adapted{end}": ("personal", "adapted", "ensemble") for en
 
 def _needed(names: tuple[str, ...]) -> set[str]:
     return {part for name in names for part in (name, *_PARTS.get(name, ()))}
-
-
-def first_seconds(motion: Motion, seconds: float) -> Motion:
-    """The track up to where ``seconds`` of it were measured."""
-    enough = np.flatnonzero(np.cumsum(motion.valid.numpy()) >= round(seconds * motion.fps))
-    return motion[: int(enough[0]) + 1] if len(enough) else motion
 
 
 # --- what is measured -------------------------------------------------------------------------------------------------

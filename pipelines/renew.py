@@ -22,6 +22,7 @@ from typing import Annotated
 
 import tyro
 
+from avatar.corpus.workers import cores
 from avatar.data.run import CONFIG
 from avatar.environment import commit
 from avatar.errors import AvatarError
@@ -49,7 +50,7 @@ class Config:
     """Folder for persons, runs, logs and records."""
     only: str = "*"
     """Steps whose name matches, such as '*-standard', and those that they need."""
-    at_once: int = len(os.sched_getaffinity(0))
+    at_once: int = cores()
     """Steps side by side, each with one thread."""
     list: bool = False
     """Only say which steps there are, and which are done."""
